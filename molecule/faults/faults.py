@@ -1,0 +1,241 @@
+#!/usr/bin/env python
+# Copyright (c) 2026, the indestructible.block authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One fault after the other on a lab with the devices fast (async) and safe (sync) under load, and what each may do.
+
+    faults.py FAULT...     names of FAULTS; prints a line a fault, and writes .build/faults-RELEASE.json
+
+After each: no acknowledged record is lost, the pair heals without a hand, both legs are identical byte for byte, and the newest recovery
+points before and after the fault open with records without a gap. Exit status 1 when one of that is not so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
+
+from drive import DEADLINE, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+
+# On a machine that does other things as well a second is soon over, so the tight limits are for the long proof alone.
+PROOF = os.environ.get("LAB_STEP") == "1"
+
+
+class Faults(Drive):
+    """The faults, as methods with a docstring of one line; each returns when it is over."""
+
+    # the faults
+
+    def cut(self, seconds):
+        self.lab.cut("store1")
+        time.sleep(seconds)
+        self.lab.mend("store1")
+
+    def cut_5(self):
+        """link cut for 5 s"""
+        self.cut(5)
+
+    def cut_60(self):
+        """link cut for 60 s"""
+        self.cut(60)
+
+    def flap(self):
+        """link flapping every 3 s for a minute"""
+        for _turn in range(10):
+            self.cut(3)
+            time.sleep(3)
+
+    def target_power(self):
+        """target host: power loss and return"""
+        self.lab.power_off("store1")
+        time.sleep(5)
+        self.lab.boot("store1")
+
+    def target_service(self):
+        """target service restarted"""
+        self.store("systemctl restart rtslib-fb-targetctl")
+
+    def lun_errors(self):
+        """a LUN that returns errors for 10 s"""
+        size = self.store("blockdev --getsz /dev/mapper/lun")
+        self._reload(f"0 {size} error")
+        time.sleep(10)
+        self._reload(f"0 {size} linear /dev/ubdb 0")
+
+    def lun_hangs(self):
+        """a LUN that hangs without an error for 25 s"""
+        self.store("dmsetup suspend --nolockfs --noflush lun")
+        time.sleep(25)
+        self.store("dmsetup resume lun")
+
+    def _reload(self, table):
+        self.store(f"dmsetup load lun --table '{table}' && dmsetup suspend --nolockfs --noflush lun && dmsetup resume lun")
+
+    def owner_power(self):
+        """owner: power loss while healthy"""
+        self._crash()
+
+    def owner_power_degraded(self):
+        """owner: power loss while degraded"""
+        self.lab.cut("store1")
+        time.sleep(8)
+        self._crash(boot=False)
+        self.lab.mend("store1")
+        self.lab.boot("owner1")
+
+    def owner_power_healing(self):
+        """owner: power loss while healing"""
+        self.owner("echo 2000 >/proc/sys/dev/raid/speed_limit_max")  # KiB/s, so that there is a while to hit
+        self.lab.cut("store1")
+        time.sleep(8)
+        self.lab.mend("store1")
+        self.until(lambda: "recover" in self.owner("cat /proc/mdstat"), 30, "the heal to begin", pause=0.1)
+        self._crash()
+
+    def guard_killed(self):
+        """guard killed with -9"""
+        self.owner("systemctl kill -s KILL indestructible-guard")
+
+    def guard_stopped(self):
+        """guard stopped for 10 s, link cut meanwhile for 5 s"""
+        self.owner("systemctl stop indestructible-guard")
+        caches = self.owner("for loop in /sys/block/loop*; do grep -qs /stores/ $loop/loop/backing_file && cat $loop/queue/write_cache; done; true")
+        if "write through" in caches:
+            raise Wrong("a leg stayed in async without a guard")
+        self.cut(5)
+        time.sleep(5)
+        self.owner("systemctl start indestructible-guard")
+
+    def guard_hangs(self):
+        """guard hanging (SIGSTOP)"""
+        before = self.owner("systemctl show -P MainPID indestructible-guard")
+        self.owner("systemctl kill -s STOP indestructible-guard")
+        self.until(lambda: self.owner("systemctl show -P MainPID indestructible-guard") not in (before, "0"), 30, "systemd to start the guard anew")
+
+    def owner_reboot(self):
+        """owner: reboot"""
+        self._shut_down()
+        self._boot_quickly()
+
+    def owner_reboot_cut(self):
+        """owner: reboot with the link cut"""
+        self.lab.cut("store1")
+        time.sleep(3)
+        self._shut_down()
+        self._boot_quickly()
+        self.lab.mend("store1")
+
+    def owner_reboot_later(self):
+        """owner: reboot, the target returning later"""
+        self._shut_down()
+        self.lab.cut("store1")
+        self._boot_quickly()
+        time.sleep(10)
+        self.lab.mend("store1")
+
+    def _shut_down(self):
+        """A clean shutdown, which nothing may hold up; all that was acknowledged before is there afterwards."""
+        self.owner("systemctl poweroff", check=False)
+        self.until(lambda: not self.lab.running("owner1"), 60, "the owner to shut down", pause=0.2)
+        self.crash()
+
+    def _boot_quickly(self):
+        begun = time.monotonic()
+        self.lab.boot("owner1")
+        limit = 30 if PROOF else 90
+        self.until(self.is_mounted, limit - (time.monotonic() - begun), f"the file systems to be there within {limit} s of the boot")
+
+    def both_power(self):
+        """both hosts: power loss at once"""
+        self._crash(boot=False)
+        self.lab.power_off("store1")
+        self.lab.boot("store1")
+        self.lab.boot("owner1")
+
+    def _crash(self, boot=True):
+        self.crash()
+        if boot:
+            self.lab.boot("owner1")
+
+    def run(self, name):
+        """One fault with all that is checked; returns the row of the table, a dict."""
+        fault = getattr(self, name)
+        crash = name.startswith("owner_") or name == "both_power"
+        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45}.get(name, 30)
+        before = {key: device["last_heal"] for key, device in self.state().items()}
+        if crash:
+            self.start_told_load()
+        else:
+            self.start_load(seconds)
+        time.sleep(8)
+        begun = time.monotonic()
+        fault()
+        over = time.monotonic()
+        self.until(self.is_healed, 180, "both devices to heal")
+        row = {"fault": fault.__doc__, "heal_seconds": round(time.monotonic() - over, 1), "fault_seconds": round(over - begun, 1)}
+        if crash:
+            self.until(self.is_mounted, 30, "the file systems to be mounted")
+            row["lag"] = None
+        else:
+            self.until(lambda: self.owner("cat /root/load.json", check=False), seconds + 30, "the writers to end")
+            noted = json.loads(self.owner("cat /root/load.json"))
+            row["lag"] = noted["lag"]
+            for key in NAMES:
+                row[f"{key}_stall"] = noted["files"][key]["longest"]
+                self.acked[key] = noted["files"][key]["records"]
+            self.until(self.is_healed, 60, "both devices to heal")
+        for key in NAMES:
+            row[f"{key}_acknowledged"], row[f"{key}_found"] = self.acked[key], self.records(key)
+            heal = self.state()[key]["last_heal"]
+            row[f"{key}_heal"] = None if heal == before[key] else heal
+        self.compare()
+        self.points(row)
+        self.judge(name, row)
+        return row
+
+    def points(self, row):
+        """The newest recovery point has all records but the last moment's; the one before the fault opens too."""
+        for key in NAMES:
+            _number, records = (int(word) for word in self.owner(f"cd /root && python3 point.py {key} last").split())
+            if records < self.acked[key]:
+                raise Wrong(f"{key}: the newest recovery point has {records} records of {self.acked[key]}")
+            if row[f"{key}_heal"]:
+                row[f"{key}_before"] = int(self.owner(f"cd /root && python3 point.py {key} before").split()[1])
+
+    def judge(self, name, row):
+        limit = DEADLINE + 2
+        if row.get("fast_stall", 0) > limit:
+            raise Wrong(f"async: the application waited for {row['fast_stall']} s, more than {limit}")
+        if PROOF and name in ("cut_5", "cut_60") and row["fast_stall"] >= 1:
+            raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
+
+
+FAULTS = [name for name, value in vars(Faults).items() if callable(value) and not name.startswith("_") and value.__doc__ and "\n" not in value.__doc__
+          and value.__doc__[0].islower()]
+
+
+def main():
+    names = sys.argv[1:]
+    unknown = [name for name in names if name not in FAULTS]
+    if unknown or not names:
+        sys.exit(f"usage: faults.py FAULT...; no fault: {', '.join(unknown)}; there are: {', '.join(FAULTS)}")
+    faults, rows, failed = Faults(), [], 0
+    for name in names:
+        try:
+            row = faults.run(name)
+            print(json.dumps(row), flush=True)
+        except (Wrong, LabError, ValueError, subprocess.SubprocessError) as error:
+            row = {"fault": getattr(faults, name).__doc__, "wrong": str(error)}
+            print(f"{faults.evidence()}\nWRONG {name}: {error}", flush=True)
+            failed += 1
+        rows.append(row)
+        save("faults", faults.lab.release, rows)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

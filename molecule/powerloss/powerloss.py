@@ -1,0 +1,163 @@
+#!/usr/bin/env python
+# Copyright (c) 2026, the indestructible.block authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The owner loses power while the remote leg is behind; after its boot nothing is lost, and the legs become identical by themselves.
+
+    powerloss.py rounds COUNT      crashes at random moments; prints a line each, writes .build/proof-powerloss-RELEASE.json
+    powerloss.py without WHICH     the same with one safeguard taken out of the program on the host: the legs have to differ, or this test proves nothing
+    powerloss.py lease             a guard that was put out of action: the legs are compared, and identical
+
+Safeguards: gate (the bitmap forgets only after a commit), chunks (what it lists is set again).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
+
+from drive import NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+
+BURSTS = "while :; do dd if=/dev/urandom of=/srv/{name}/burst bs=256K count=4 seek=$((RANDOM % 200)) conv=notrunc oflag=direct; sleep 0.5; done"
+# the kernel writes its settings down together with the flags of a leg
+FORGETFUL = ("for md in /sys/block/md*/md; do echo 2 >$md/bitmap/time_base; for leg in $md/dev-loop*; do grep -q write_mostly $leg/state && "
+             "echo writemostly >$leg/state; done; done; true")
+# (file, text, what it becomes): how a safeguard is taken out of the program
+CHANGES = {
+    "gate": [("_md.py", "HELD = 86400", "HELD = 2"), ("_guard_device.py", "write_text(path, str(self.gate.time_base - 1))", "pass"),
+             # what the remote leg lists may by chance have reached the LUN before the data did
+             ("_md_act.py", "        lists.append(header.bitmap.dirty)", "        pass")],
+    "chunks": [("_md_act.py", 'lists = [[tuple(pair) for pair in record.get("pending", [])]]', "lists = [[]]"),
+               ("_md_act.py", "        lists.append(header.bitmap.dirty)", "        pass"),
+               ("_md_act.py", "        lists.append(local.bitmap.dirty)", "        pass")],
+}
+
+
+class Crashes(Drive):
+    """Power losses of the owner."""
+
+    def load(self):
+        """Records on both devices, until the hard case is there."""
+        self.start_told_load()
+        self.until(lambda: all(device["events"] == device["events_cleared"] for device in self.state().values()), 90, "events_cleared == events", pause=2)
+
+    def burst(self):
+        """Many chunks are written once, and never again, just before the link is cut: none of it is on the LUN, and nothing reminds md of it."""
+        self.lab.delay("owner1", 5, "8mbit")
+        self.owner(" && ".join(f"dd if=/dev/urandom of=/srv/{name}/once bs=1M count=24 seek=$((RANDOM % 64)) conv=notrunc oflag=direct status=none"
+                               for name in NAMES))
+        self.lab.cut("store1")
+        time.sleep(15)
+
+    def one(self, kind):
+        """Crash once and heal; returns a row. kind: slow (the link is, and commits lag) or burst (and the leg is out when the power goes)."""
+        self.load()
+        if kind == "slow":
+            self.owner(" ".join(f"nohup bash -c '{BURSTS.format(name=name)}' >/dev/null 2>&1 &" for name in NAMES))
+            self.lab.delay("owner1", 5, f"{random.randint(30, 80)}mbit")
+            time.sleep(random.uniform(2, 8))
+        else:
+            self.burst()
+        self.crash()
+        self.lab.mend("store1")
+        self.lab.boot("owner1")
+        return self.after(kind)
+
+    def after(self, kind):
+        """What is there after a boot."""
+        self.until(self.is_healed, 180, "both devices to heal")
+        self.until(self.is_mounted, 30, "the file systems to be mounted")
+        row = {"kind": kind, "devices": {}}
+        for name in NAMES:
+            device = self.state()[name]
+            row["devices"][name] = {"acknowledged": self.acked[name], "found": self.records(name), "start": device["last_start"], "heal": device["last_heal"]}
+        self.compare()
+        return row
+
+    def change(self, which):
+        """Take a safeguard out of the program on the host."""
+        self.owner(f"python3 /root/edit.py {shlex.quote(json.dumps(CHANGES[which]))} && systemctl restart indestructible-guard")
+        if which == "gate":
+            self.owner(FORGETFUL)
+
+    def unguarded(self):
+        """The guard is put out of action behind systemd's back, and the kernel left to forget by itself, as if async had no guard at all."""
+        self.load()
+        self.owner("systemctl mask --runtime indestructible-guard; systemctl stop indestructible-guard; "
+                   "for loop in /sys/block/loop*; do grep -qs /stores/ $loop/loop/backing_file && echo 'write through' > $loop/queue/write_cache; done; "
+                   + FORGETFUL)
+        self.burst()
+        self.crash()
+        self.lab.mend("store1")
+        self.lab.boot("owner1")
+
+
+def rounds(count):
+    """So many crashes, of both kinds in turn."""
+    crashes, rows = Crashes(), []
+    for number in range(count):
+        row = crashes.one("slow" if number % 3 < 2 else "burst")
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+        save("proof-powerloss", crashes.lab.release, rows)
+    starts = [device["start"] for row in rows for device in row["devices"].values()]
+    if any(start["clean"] for start in starts):
+        raise Wrong("a device was clean after a power loss: nothing was tested")
+    hard = sum(start["events"] == start["events_cleared"] for start in starts)
+    if hard < (len(starts) / 2 if count >= 10 else 1):
+        raise Wrong(f"only {hard} of {len(starts)} devices had events_cleared == events, the hard case")
+    if not any((device["heal"]["copied_bytes"] or 0) > 0 for row in rows for device in row["devices"].values()):
+        raise Wrong("no leg ever lacked anything")
+
+
+def lease():
+    """A bitmap that was not held is not believed: the legs are compared."""
+    crashes = Crashes()
+    crashes.unguarded()
+    row = crashes.after("unguarded")
+    print(json.dumps(row), flush=True)
+    for name, device in row["devices"].items():
+        kind = device["heal"]["kind"]
+        if kind not in ("compare", "full"):
+            raise Wrong(f"{name}: the legs were not compared, but healed by {kind}")
+
+
+def without(which):
+    """The legs differ when a safeguard is missing."""
+    crashes = Crashes()
+    crashes.change(which)
+    for _attempt in range(4):
+        try:
+            # what is set again matters to a leg that was in; what is forgotten, to what was written before it was taken out
+            crashes.one("slow" if which == "chunks" else "burst")
+        except Wrong as wrong:
+            if "differ" in str(wrong):
+                print(f"without {which}: {wrong}")
+                return
+            raise
+    raise Wrong(f"the legs are identical without {which}: this test would not notice")
+
+
+def main():
+    verb, *words = sys.argv[1:] or [""]
+    try:
+        if verb == "rounds":
+            rounds(int(words[0]))
+        elif verb == "lease":
+            lease()
+        elif verb == "without" and words and words[0] in CHANGES:
+            without(words[0])
+        else:
+            sys.exit(__doc__)
+    except (Wrong, LabError, subprocess.SubprocessError) as error:
+        sys.exit(f"{Crashes().evidence()}\nWRONG: {error}")
+
+
+if __name__ == "__main__":
+    main()

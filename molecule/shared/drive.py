@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+# Copyright (c) 2026, the indestructible.block authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests share that break hosts of a lab while devices are under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "lab"))
+
+from lab import Lab, LabError  # noqa: E402  pylint: disable=wrong-import-position
+
+DEADLINE = 5  # seconds, commit_deadline of the store
+LOAD = "python3 /root/load.py {seconds} /root/load.json /srv/fast/records /srv/safe/records"
+NAMES = ("fast", "safe")
+
+
+class Wrong(Exception):
+    """A promise was broken; the message says which."""
+
+
+class Drive:
+    """A lab with store1 and owner1, and the devices fast (async) and safe (sync) on it."""
+
+    def __init__(self):
+        self.lab = Lab()
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.reader = None
+
+    def owner(self, command, **more):
+        """Output of a shell command on the owner."""
+        return self.lab.ssh("owner1", command, **more).stdout.strip()
+
+    def store(self, command, **more):
+        """Output of a shell command on the storage host."""
+        return self.lab.ssh("store1", command, **more).stdout.strip()
+
+    def until(self, condition, seconds, what, pause=0.5):
+        """Wait for a condition, or be Wrong."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise Wrong(f"waited {seconds} s in vain for {what}")
+            time.sleep(pause)
+
+    def start_load(self, seconds):
+        """Start the writers on the owner, for so many seconds."""
+        self.owner(f"rm -f /root/load.json; nohup {LOAD.format(seconds=seconds)} >/dev/null 2>&1 &")
+
+    def start_told_load(self):
+        """Start the writers and have every record told here once it is safe, for hosts that are to lose power."""
+        with open(f"{self.lab.path}/acks", "w", encoding="utf-8") as out:
+            self.reader = subprocess.Popen(["ssh", "-F", f"{self.lab.path}/ssh_config", "owner1", LOAD.format(seconds=600)],
+                                           stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL)
+
+    def crash(self):
+        """Pull the plug of the owner; acked has the records of which was told before."""
+        self.lab.power_off("owner1")
+        self.reader.kill()
+        self.reader.wait()
+        with open(f"{self.lab.path}/acks", encoding="utf-8") as file:
+            for line in file.read().splitlines():
+                name, _space, number = line.partition(" ")
+                if name in self.acked and number.isdigit():
+                    self.acked[name] = max(self.acked[name], int(number))
+
+    def state(self):
+        """The devices of the owner by name."""
+        found = json.loads(self.owner("indestructible status --json"))
+        return {device["name"]: device for device in found["devices"]}
+
+    def is_healed(self):
+        """Whether both devices have both legs, and every heal is noted as ended."""
+        try:
+            devices = self.state()
+        except (LabError, ValueError):
+            return False
+        return all(devices[name]["state"] == "attached" and (devices[name]["last_heal"] or {"seconds": 0})["seconds"] is not None for name in NAMES)
+
+    def evidence(self):
+        """What the owner says of itself, to be read when a promise was broken."""
+        try:
+            return self.owner("cat /proc/mdstat; indestructible status --json | tr -d ' \\n'; echo; cat /run/indestructible/guard.json; echo; "
+                              "journalctl -b -u 'indestructible*' --no-pager -o short-precise | tail -n 12; dmesg | grep -v audit | tail -n 8", check=False)
+        except (LabError, subprocess.SubprocessError) as error:
+            with open(f"{self.lab.path}/owner1/console.log", encoding="utf-8", errors="replace") as file:
+                return f"the owner does not answer: {error}; the end of its console: " + "\n".join(file.read().splitlines()[-40:])
+
+    def is_mounted(self):
+        """Whether both file systems are mounted."""
+        return self.owner("findmnt -n /srv/fast && findmnt -n /srv/safe", check=False).count("\n") == 1
+
+    def records(self, name):
+        """How many whole records a device has; Wrong when an acknowledged one is missing."""
+        done = self.lab.ssh("owner1", f"python3 /root/writer.py /srv/{name}/records verify {self.acked[name]}", check=False)
+        if done.returncode:
+            raise Wrong(f"{name}: {done.stdout.strip()} {done.stderr.strip()}")
+        return int(done.stdout)
+
+    def compare(self):
+        """Wrong unless the legs are the same, byte for byte, with the file systems at rest and everything committed."""
+        for name in NAMES:
+            done = self.lab.ssh("owner1", f"fsfreeze -f /srv/{name} && sync && sleep 0.5 && sync && python3 /root/compare.py "
+                                f"/var/lib/indestructible/{name}.img /var/lib/indestructible/stores/vault1/{name}.img; "
+                                f"status=$?; fsfreeze -u /srv/{name}; exit $status", check=False)
+            if done.returncode:
+                raise Wrong(f"{name}: {done.stdout.strip()} {done.stderr.strip()}")
+
+
+def save(name, release, rows):
+    """Note rows (list of dict) for the table of a proof."""
+    with open(f"{ROOT}/.build/{name}-{release}.json", "w", encoding="utf-8") as file:
+        json.dump(rows, file, indent=1)

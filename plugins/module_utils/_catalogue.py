@@ -1,0 +1,118 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What is known of a device's checkpoints beyond what nilfs2 keeps: a small file beside its remote leg, so that it travels with the LUN.
+
+A window is a range of checkpoints that are not safe to recover from: md was copying to the remote leg, so it was neither old nor new. A point
+is a checkpoint that somebody gave a name to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ._core import Problem, read_text, save_file
+from ._mount import read_mounts
+from ._nilfs import Volume
+
+
+def path_of(remote):
+    """Path of the catalogue that belongs to a remote leg."""
+    return os.path.splitext(remote)[0] + ".json"
+
+
+def mount_of(path):
+    """The Mount of the nilfs2 volume that a file lies on, or None when it lies on something else."""
+    path = os.path.realpath(path)
+    mounts = [mount for mount in read_mounts() if path.startswith(mount.point.rstrip("/") + "/")]
+    mount = max(mounts, key=lambda mount: len(mount.point), default=None)
+    return mount if mount and mount.fstype == "nilfs2" else None
+
+
+def volume_of(path):
+    """Mount point of the nilfs2 volume that a file lies on, or None when it lies on something else."""
+    mount = mount_of(path)
+    return mount.point if mount else None
+
+
+def load(remote):
+    """The catalogue: dict(since: int, the first checkpoint with the device; unsafe: list of dict(first, last or None while it is open, why,
+    good: the checkpoint before it); points: list of dict(name, checkpoint, time, note)).
+    """
+    text = read_text(path_of(remote))
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        raise Problem(f"{path_of(remote)} is not readable JSON; it lists the checkpoints that are not safe, so nothing is done without it") from None
+    return dict({"since": 1, "unsafe": [], "points": []}, **found)
+
+
+def save(remote, catalogue):
+    """Write the catalogue to the store; it is on the LUN when this returns."""
+    save_file(path_of(remote), json.dumps(catalogue, indent=1, sort_keys=True) + "\n", 0o600)
+
+
+def with_window(catalogue, first, why, good=None):
+    """The catalogue with a window open from checkpoint first on; one that is still open is only widened. good: the checkpoint before it. Pure."""
+    unsafe = [dict(window) for window in catalogue["unsafe"]]
+    for window in unsafe:
+        if window["last"] is None:
+            window["first"] = min(window["first"], first)
+            return dict(catalogue, unsafe=unsafe)
+    return dict(catalogue, unsafe=unsafe + [{"first": first, "last": None, "why": why, "good": good}])
+
+
+def without_open(catalogue, last):
+    """The catalogue with its open window ended at checkpoint last. Pure."""
+    return dict(catalogue, unsafe=[dict(window, last=last) if window["last"] is None else window for window in catalogue["unsafe"]])
+
+
+def window_of(catalogue, number):
+    """The window of a checkpoint that is no recovery point of the device, or None."""
+    return next((window for window in catalogue["unsafe"] if window["first"] <= number and (window["last"] is None or number <= window["last"])), None)
+
+
+def is_safe(catalogue, number):
+    """Whether a checkpoint is a recovery point of the device."""
+    return window_of(catalogue, number) is None
+
+
+def is_named(catalogue, number):
+    """Whether a checkpoint is to stay protected for the device: it is one of its points, or the last good one before a window."""
+    return any(point["checkpoint"] == number for point in catalogue["points"]) or any(window.get("good") == number for window in catalogue["unsafe"])
+
+
+def begin(remote):
+    """Note at a new device that its history begins now."""
+    point = volume_of(remote)
+    if point:
+        with Volume(point) as volume:
+            save(remote, {"since": volume.sync(), "unsafe": [], "points": []})
+
+
+def open_window(remote, first, why):
+    """Mark everything from checkpoint first (int, or None for the next one) on as unsafe, and protect the last good checkpoint before it."""
+    point = volume_of(remote)
+    if not point:
+        return
+    with Volume(point) as volume:
+        first = first or volume.counts()[0]
+        good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
+        if good:
+            volume.protect(good[-1].number)
+    save(remote, with_window(load(remote), first, why, good[-1].number if good else None))
+
+
+def close_window(remote):
+    """Commit, and end the window: checkpoints from that one on are recovery points again."""
+    point = volume_of(remote)
+    if not point:
+        return
+    with Volume(point) as volume:
+        good = volume.sync()
+    save(remote, without_open(load(remote), good - 1))

@@ -1,0 +1,232 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+"""The command `indestructible` on a host: the collection's core without Ansible."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+
+from . import _host_config, _lifecycle, _point, _points, _recovery, _rollback
+from ._core import Problem, converge_alone, host_lock, human_size, list_records, parse_size, run
+from ._guard import Guard
+from ._table import points_table, status_table
+from ._when import iso, parse_time
+from ._whole import read_whole
+
+
+def say(level, sentence):
+    """A line for the journal; systemd reads the level (3 error, 4 warning, 5 notice, 6 information) from its beginning."""
+    sys.stderr.write(f"<{level}>{sentence}\n")
+    sys.stderr.flush()
+
+
+def _tell(args, state, text):
+    """Print what came of it, for a program or for a person."""
+    sys.stdout.write((json.dumps(state, indent=1, sort_keys=True) if args.json else text) + "\n")
+    return 0
+
+
+def _status(args):
+    state = read_whole()
+    return _tell(args, state, status_table(state["devices"], state["stores"], state["recoveries"]))
+
+
+def _points_of(args):
+    since, until = (parse_time(text, time.time(), name) if text else None for name, text in (("--since", args.since), ("--until", args.until)))
+    found = _points.read_points(args.device, since, until, args.limit, args.all)
+    return _tell(args, found, f"{points_table(found['points'])}\n\n{args.device}: {_points.range_text(found['oldest'], found['newest'])}.")
+
+
+def _checkpoint(args):
+    if args.prune:
+        want = {"device": args.device, "state": "pruned", "retention": _retention(args.prune), "prefix": args.prefix}
+    else:
+        want = {"device": args.device, "name": args.name, "note": args.note, "as_of": args.as_of, "quiesce": args.quiesce, "before": args.before,
+                "after": args.after, "limit": args.limit, "state": "absent" if args.delete else "present"}
+    want = _point.normalize(want)
+    result = converge_alone([want], _point.observe, _point.plan, _point.perform, _point.predict)
+    state = _point.public(result["after"][0])
+    return _tell(args, dict(state, changed=result["changed"]), "\n".join(f"Done: {what}." for what in result["actions"]) or "Nothing to do.")
+
+
+def _retention(texts):
+    try:
+        return {period: int(count) for period, count in (text.split("=") for text in texts)}
+    except ValueError:
+        raise Problem(f"--prune {' '.join(texts)}: write PERIOD=COUNT, such as hourly=24 daily=7") from None
+
+
+def _recover(args):
+    want = _recovery.normalize({"name": args.name, "device": args.device, "as_of": " ".join(args.as_of) or "latest",
+                                "mode": "direct" if args.direct else "overlay", "mount": "" if args.no_mount else args.mount, "cow": args.cow,
+                                "unsafe": args.unsafe,
+                                "cow_size": parse_size(args.cow_size, "--cow-size") if args.cow_size else None})
+    with host_lock():
+        result = _recovery.converge_one(want)
+    state = _recovery.public(result["after"][0])
+    return _tell(args, dict(state, changed=result["changed"]), _recovered(state))
+
+
+def _recovered(state):
+    lines = [f"{state['device']} as of {state['iso']} (checkpoint {state['checkpoint']}) is open{'' if state['safe'] else ', and NOT SAFE'}:",
+             f"  block device  {state['path']} ({human_size(state['size'])}, {state['content'] or 'nothing that is known on it'})"]
+    if state["mount"]:
+        lines.append(f"  files         {state['mount']}")
+    elif state["content"] and ("partition table" in state["content"] or "LVM" in state["content"]):
+        lines.append(f"  look inside   {'partx --add ' + state['path'] if 'table' in state['content'] else 'vgimportclone ' + state['path']}")
+    if state["mode"] == "overlay":
+        lines.append(f"  writable; what is written goes to {state['cow']} ({human_size(state['cow_size'])}) and is gone at the release or a reboot")
+    return "\n".join(lines + [f"Close it: indestructible release {state['name']}"])
+
+
+def _release(args):
+    names = [args.name] if args.name in list_records(_recovery.KIND) else _recovery.names_of(args.name)
+    if args.all:
+        names = list_records(_recovery.KIND)
+    elif not names:
+        raise Problem(f"no recovery {args.name!r} is open, and none of a device of that name; there are: {', '.join(list_records(_recovery.KIND)) or 'none'}")
+    with host_lock():
+        for name in names:
+            _recovery.converge_one(_recovery.normalize({"name": name, "device": None, "state": "absent"}))
+    return _tell(args, {"released": names}, "\n".join(f"Released {name}." for name in names) or "Nothing was open.")
+
+
+def _roll_back(args):
+    want = _rollback.normalize({"device": args.device, "as_of": " ".join(args.as_of), "unsafe": args.unsafe})
+    state = _rollback.observe(want)
+    for step in _rollback.plan(want, state):
+        _rollback.perform(want, step, _progress if sys.stderr.isatty() and not args.json else None)
+    last = _rollback.observe(want)["last"]
+    return _tell(args, last, f"{args.device} is as it was at {iso(last['time'])} (checkpoint {last['checkpoint']}); "
+                             f"{human_size(last['written'])} were written.\nUndo it: indestructible rollback {args.device} {last['before']}")
+
+
+def _progress(done, size, written):
+    sys.stderr.write(f"\r{100 * done // size:3d} % of {human_size(size)} looked at, {human_size(written)} written" + ("\n" if done == size else ""))
+    sys.stderr.flush()
+
+
+def _guard(_args):
+    guard = Guard(say)
+    signal.signal(signal.SIGTERM, guard.stop)
+    signal.signal(signal.SIGINT, guard.stop)
+    guard.run()
+    return 0
+
+
+def _start(_args):
+    # a device that cannot be started must not keep the others, or the boot, from going on: the journal tells
+    _lifecycle.start(_host_config.load(), say)
+    return 0
+
+
+def _stop(_args):
+    _lifecycle.stop(_host_config.load(), say)
+    return 0
+
+
+def _leave(_args):
+    # an ExecStop: only at shutdown are the remote legs left; a guard that is restarted finds everything as it was
+    if run(["systemctl", "is-system-running"], ok=None).out.strip() == "stopping":
+        _lifecycle.leave(_host_config.load(), say)
+    return 0
+
+
+def _safe(_args):
+    _lifecycle.make_safe(_host_config.load(), say)
+    return 0
+
+
+def _add_points(one):
+    one.add_argument("device", help="name of a device")
+    one.add_argument("--since", metavar="TIME", help="only those made since then")
+    one.add_argument("--until", metavar="TIME", help="only those made until then")
+    one.add_argument("--limit", type=int, default=100, help="at most so many, the newest first (100)")
+    one.add_argument("--all", action="store_true", help="also checkpoints that are not safe to recover from")
+
+
+def _add_checkpoint(one):
+    one.add_argument("device", help="name of a device")
+    one.add_argument("--name", help="name of the point (point-TIME)")
+    one.add_argument("--note", help="a sentence to remember it by")
+    one.add_argument("--as-of", metavar="WHEN", help="name the point of that time instead of making one now")
+    one.add_argument("--quiesce", action=argparse.BooleanOptionalAction, default=None, help="freeze the file system meanwhile (when it is mounted)")
+    one.add_argument("--before", action="append", default=[], metavar="COMMAND", help="run this first, to hold an application still; may be repeated")
+    one.add_argument("--after", action="append", default=[], metavar="COMMAND", help="run this at the end, whatever happened; may be repeated")
+    one.add_argument("--limit", type=int, default=30, metavar="SECONDS", help="after so long everything is let go whatever happens (30)")
+    one.add_argument("--delete", action="store_true", help="release the point --name instead")
+    one.add_argument("--prune", nargs="+", metavar="PERIOD=COUNT", help="release all points but the newest of so many hourly, daily, weekly, monthly, yearly")
+    one.add_argument("--prefix", default="", help="prune only points whose names begin so")
+
+
+def _add_when(one, default):
+    one.add_argument("device", help="name of a device")
+    one.add_argument("as_of", nargs="*" if default else "+", metavar="WHEN",
+                     help="2026-11-22 10:15:30 (with or without a zone), '10 minutes ago', latest, the name of a point, or a checkpoint number"
+                          + (" (latest)" if default else ""))
+    one.add_argument("--unsafe", action="store_true", help="open a checkpoint that is not a recovery point, named by its number")
+
+
+def _add_recover(one):
+    _add_when(one, True)
+    one.add_argument("--name", help="name of the recovery, when several of one device are to be open (the device's name)")
+    one.add_argument("--mount", metavar="PATH", help="where to mount its file system (/mnt/indestructible/NAME)")
+    one.add_argument("--no-mount", action="store_true", help="only the block device")
+    one.add_argument("--direct", action="store_true", help="read-only and without replaying the journal: the last files may be missing")
+    one.add_argument("--cow", metavar="PATH", help="file that takes what is written to it")
+    one.add_argument("--cow-size", metavar="SIZE", help="how much may be written (1G, or half of what is free)")
+
+
+def _add_release(one):
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?", help="name of a recovery, or of a device for all of its recoveries")
+    which.add_argument("--all", action="store_true", help="every recovery of this host")
+
+
+VERBS = {
+    "status": (_status, "show the devices, stores and recoveries of this host", lambda one: None),
+    "points": (_points_of, "list the recovery points of a device, newest first", _add_points),
+    "checkpoint": (_checkpoint, "make a recovery point now and protect it, or release or prune points", _add_checkpoint),
+    "recover": (_recover, "open a device as it was, beside the device in use", _add_recover),
+    "release": (_release, "close a recovery and everything that it opened", _add_release),
+    "rollback": (_roll_back, "put a device itself back to a past point", lambda one: _add_when(one, False)),
+    "guard": (_guard, "watch the stores and heal the devices (the service indestructible-guard)", None),
+    "start": (_start, "start the devices from their local legs (at boot)", None),
+    "stop": (_stop, "stop the devices (at shutdown)", None),
+    "leave": (_leave, "at shutdown, take the remote legs out cleanly", None),
+    "safe": (_safe, "make every flush wait for the remote legs, because nothing guards them", None),
+}
+
+_EPILOG = """On a bad day:
+  indestructible status                              what is there
+  indestructible points db --since '2 hours ago'     what it can be put back to
+  indestructible recover db 2026-11-22 10:15:30      look at it as it was then, under /mnt/indestructible/db
+  indestructible release db                          close that again
+  indestructible rollback db 2026-11-22 10:15:30     put the device itself back (it must not be mounted)
+"""
+
+
+def main(arguments=None):
+    """Run one verb; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="indestructible", description="Indestructible block devices of this host.", epilog=_EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, (_function, what, options) in VERBS.items():
+        one = verbs.add_parser(verb, help=what, description=what.capitalize() + ".")
+        if options:
+            options(one)
+            one.add_argument("--json", action="store_true", help="as JSON, for programs")
+    args = parser.parse_args(arguments)
+    try:
+        return VERBS[args.verb][0](args)
+    except Problem as problem:
+        sys.stderr.write(f"indestructible: {problem}\n")
+        return 1

@@ -1,0 +1,121 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+"""The guard: a service that watches the stores and devices of this host, takes failing legs out and brings them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+
+from . import _host_config
+from ._core import RUN_DIR, Problem
+from ._guard_store import StoreWatch
+from ._loop import loops
+
+STATE = f"{RUN_DIR}/guard.json"
+_TICK, _BUSY_TICK, _LOOK = 0.25, 0.1, 5.0  # seconds
+
+
+def notify(text):
+    """Tell systemd, when it started this (sd_notify)."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
+        except OSError:
+            pass  # without an answer systemd starts the guard again
+
+
+class Guard:
+    """The service. say(level, sentence) writes to the journal; run() returns after stop()."""
+
+    def __init__(self, say):
+        self.say = say
+        self.stores, self.config = [], None
+        self._stop = threading.Event()
+        self._looked = self._published = 0.0
+        self._told = None
+
+    def stop(self, *_ignored):
+        """End run(), from a signal handler."""
+        self._stop.set()
+
+    def run(self):
+        """Watch until stop()."""
+        self._load()
+        notify("READY=1")
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if _host_config.stamp() != (self.config.stamp if self.config else None):
+                self._load()
+            if now - self._looked >= _LOOK:
+                self._look(now)
+            busy = False
+            for store in self.stores:
+                busy = store.tick(now) or busy
+            if now - self._published >= 1:
+                self._published = now
+                self._publish(now)
+                notify("WATCHDOG=1")
+            self._stop.wait(_BUSY_TICK if busy else _TICK)
+
+    def _load(self):
+        try:
+            self.config = _host_config.load()
+        except Problem as problem:
+            if self.config or not self._told:
+                self.say(4, str(problem))
+            self._told = str(problem)
+            return
+        old = {store.name: store for store in self.stores}
+        self.stores = []
+        for store in self.config.stores.values():
+            watch = StoreWatch(store, [device for device in self.config.devices.values() if device["store"] == store["name"]], self.say)
+            if store["name"] in old:  # what the commits have shown stays known
+                before = old[store["name"]]
+                watch.good, watch.checkpoint, watch.wall, watch.took = before.good, before.checkpoint, before.wall, before.took
+            self.stores.append(watch)
+        self._look(time.monotonic())
+
+    def _look(self, now):
+        """What costs more than a glance: find arrays and loops, and put every leg into its mode."""
+        self._looked = now
+        known = loops()
+        for store in self.stores:
+            store.disk = store.link.disk()
+            for device in store.devices:
+                if device.failing:
+                    continue
+                was = device.state
+                device.look(known)
+                try:
+                    if device.is_in and not store.busy:
+                        if was not in ("attached", "recovering"):
+                            device.healing = True
+                        said = device.set_mode()
+                        if said:
+                            self.say(5, said)
+                except Problem as problem:
+                    self.say(4, f"device {device.name}: {problem}")
+
+    def _publish(self, now):
+        """Write down how far behind the stores are, for whoever asks; in memory, a moment old."""
+        stores = {store.name: {
+            "checkpoint": store.checkpoint, "commit_time": store.wall, "commit_seconds": store.took and round(store.took, 3),
+            "lag_seconds": round(now - store.even, 1) if store.even and any(device.is_in for device in store.devices) else None,
+            "problem": store.problem, "next_try_seconds": round(store.next_try - now, 1) if store.next_try > now else None,
+        } for store in self.stores}
+        devices = {device.name: {"replication": device.mode, "state": device.state} for store in self.stores for device in store.devices}
+        os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
+        with open(f"{STATE}.new", "w", encoding="utf-8") as file:
+            json.dump({"time": round(time.time(), 1), "stores": stores, "devices": devices}, file)
+        os.replace(f"{STATE}.new", STATE)

@@ -1,0 +1,208 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+"""One device as the guard sees it: whether its remote leg holds the application up, which mode it runs in, and what its bitmap may forget.
+
+The kernel's bitmap forgets a chunk some time after the last write to it, knowing nothing of the store's page cache. So the kernel is
+told to wait for a day (_md.HELD), and the guard lets it make one pass at a time, each only after a commit that covers all that was written
+before the pass before it. What is not on the LUN is therefore always listed on the local leg's disk, whatever happens to the guard.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ._core import load_record, read_text, write_text
+from ._loop import loops, set_write_cache
+from ._md import HELD, device_of, holder_of
+from ._md_act import remove_remote, update_record
+
+STUCK = 0.4  # seconds without any progress of a disk that holds the application up, after which the leg is taken out
+_PASSES = 5  # passes until a chunk has left the disk: marked, cleared, written; one more for a write between, one for luck with the clock
+_PASS_SECONDS = 0.05  # the kernel makes a pass as soon as it is allowed to
+
+
+def numbers(path):
+    """List of int of a sysfs file such as stat or inflight; empty when it cannot be read."""
+    return [int(word) for word in (read_text(path) or "").split()]
+
+
+def inflight_writes(name):
+    """Writes under way to a block device (kernel name or None)."""
+    found = numbers(f"/sys/class/block/{name}/inflight") if name else []
+    return found[1] if len(found) > 1 else 0
+
+
+def completed(name):
+    """Requests that a block device (kernel name or None) has completed."""
+    found = numbers(f"/sys/class/block/{name}/stat") if name else []
+    return found[0] + found[4] if len(found) > 4 else 0
+
+
+class Progress:
+    """Since when a block device has had requests under way and completed none."""
+
+    def __init__(self):
+        self.name, self.done, self.since = None, None, None
+
+    def stuck(self, name, now):
+        """Seconds (float) without progress; 0.0 when nothing is under way. name is the kernel name, or None."""
+        under_way = bool(name) and any(numbers(f"/sys/class/block/{name}/inflight"))
+        done = completed(name) if under_way else None
+        if not under_way or (name, done) != (self.name, self.done) or self.since is None:
+            self.name, self.done, self.since = name, done, now if under_way else None
+        return now - self.since if under_way else 0.0
+
+
+class Gate:
+    """When the bitmap of a device may make its next pass. Pure: times are monotonic seconds, what the kernel shows is given.
+
+    pass_at(): a pass was made; then drained(): requests to the remote leg of that moment are over; then commits that began later and
+    succeeded open the gate again once time_base seconds are over.
+    """
+
+    def __init__(self, time_base):
+        self.time_base = time_base
+        self.last, self.target, self.drained, self.open = None, None, None, False
+        self.writes, self.left = None, 0
+
+    def saw(self, writes):
+        """Note the writes that the device has completed; new ones mean that passes are worth making."""
+        if writes != self.writes:
+            self.writes, self.left = writes, _PASSES
+
+    @property
+    def active(self):
+        """Whether there is anything that the bitmap could forget."""
+        return self.left > 0
+
+    def passed(self, now, done, under_way):
+        """A pass was made, when the remote leg had completed so many requests and so many were under way."""
+        self.last, self.target, self.drained, self.open = now, done + under_way, None, False
+        self.left -= 1
+
+    def remote(self, now, done, under_way):
+        """What the remote leg shows now."""
+        if self.drained is None and self.target is not None and (done >= self.target or not under_way):
+            self.drained = now
+
+    def committed(self, began):
+        """A commit that began then has succeeded."""
+        if self.drained is not None and began >= self.drained:
+            self.open = True
+
+    def wants_commit(self):
+        """Whether only a commit is missing for the next pass."""
+        return self.active and self.drained is not None and not self.open
+
+    def due(self, now):
+        """Whether a pass may be made now. The first one needs no commit: it only marks."""
+        return self.active and (self.last is None or (self.open and now - self.last >= self.time_base))
+
+
+class DeviceWatch:
+    """One device (a dict of the Config) in the guard."""
+
+    def __init__(self, device):
+        self.device, self.name = device, device["name"]
+        self.want = {key: device[key] for key in ("name", "local", "remote", "size")}
+        self.gate = Gate(device["time_base"])
+        self.array = self.remote = self.local = None  # kernel names: md127, loop1, and the local leg's device
+        self.state = "stopped"
+        self.mode, self.settled = None, False
+        self.held = Progress()
+        self.failing = None  # the thread that takes the leg out
+        self.healing = False
+
+    def look(self, known=None):
+        """Find the array and its legs, and say how the remote leg is: attached, recovering, faulty, out, or stopped."""
+        known = loops() if known is None else known
+        local = device_of(self.device["local"], known)
+        self.array = holder_of(local)
+        # by name: to ask the store for the file may wait for a log that is being written
+        remote = next((loop.device for loop in known if loop.backing == self.device["remote"]), None)
+        self.local, self.remote = (os.path.basename(path) if path else None for path in (local, remote))
+        self.look_again()
+        if self.state in ("attached", "recovering"):
+            self.mode = "async" if read_text(f"/sys/block/{self.remote}/queue/write_cache") == "write through" else "sync"
+
+    def look_again(self):
+        """Read the state of the remote leg, with the names known from the last look."""
+        words = (read_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state") or "").split(",") if self.array and self.remote else []
+        self.state = ("stopped" if not self.array else "faulty" if "faulty" in words else "attached" if "in_sync" in words
+                      else "recovering" if any(words) else "out")
+
+    @property
+    def is_in(self):
+        """Whether md writes to the remote leg."""
+        return self.state in ("attached", "recovering")
+
+    @property
+    def is_idle(self):
+        """Whether both legs are in and md copies nothing."""
+        return self.state == "attached" and read_text(f"/sys/block/{self.array}/md/sync_action") == "idle"
+
+    def held_up(self, now):
+        """Seconds for which the application has waited for the remote leg alone."""
+        waited = self.held.stuck(self.array, now)
+        return waited if waited and inflight_writes(self.remote) and not inflight_writes(self.local) else 0.0
+
+    def set_mode(self):
+        """Bring the mode of the remote leg to what is wanted, and hold the bitmap. Returns a sentence when the mode was changed, else None."""
+        time_base = f"/sys/block/{self.array}/md/bitmap/time_base"
+        if float(read_text(time_base) or 0) < HELD:
+            write_text(time_base, str(HELD))
+        wanted = self.device["replication"]
+        known = load_record("devices", self.name).get("replication")
+        if known is None or (known, wanted) == ("sync", "async"):
+            update_record(self.want, replication=wanted)  # before: from now on the legs are only equal as far as the bitmap, held as it is, says
+        if self.mode == wanted:
+            return None
+        set_write_cache(f"/dev/{self.remote}", "write through" if wanted == "async" else "write back")
+        was, self.mode, self.settled = self.mode, wanted, False
+        return f"device {self.name}: replication is {wanted} now, and was {was}"
+
+    def settle_mode(self):
+        """After a commit in `sync` mode the legs are equal again."""
+        if not self.settled and self.mode == "sync" and load_record("devices", self.name).get("replication") == "async":
+            update_record(self.want, replication="sync")
+        self.settled = True
+
+    def watch_gate(self, now, committed):
+        """Let the bitmap make a pass when it may. committed: when the last commit that succeeded began, or None."""
+        if not self.is_idle:
+            return
+        gate, stat = self.gate, numbers(f"/sys/class/block/{self.remote}/stat")
+        own = numbers(f"/sys/class/block/{self.array}/stat")
+        if len(stat) < 9 or len(own) < 9:
+            return
+        gate.saw(own[4])
+        gate.remote(now, stat[4], stat[8])
+        if committed is not None:
+            gate.committed(committed)
+        if gate.due(now):
+            done = self._pass()
+            gate.passed(time.monotonic(), *done)
+
+    def _pass(self):
+        """Have the kernel make one pass. It makes no second one in this time, even if this program stops right here: it is told to wait long enough."""
+        path = f"/sys/block/{self.array}/md/bitmap/time_base"
+        write_text(path, str(self.gate.time_base - 1))
+        try:
+            time.sleep(_PASS_SECONDS)
+        finally:
+            write_text(path, str(HELD))
+        stat = numbers(f"/sys/class/block/{self.remote}/stat")
+        return stat[4], stat[8]
+
+    def fail(self, unsafe_from):
+        """Take the leg out, and note what is needed to heal it; waits until md has let it go, so it runs in a thread of its own."""
+        if self.state != "faulty":
+            write_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state", "faulty")
+        record = load_record("devices", self.name)
+        update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None)
+        remove_remote(self.want, 60)

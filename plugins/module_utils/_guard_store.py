@@ -1,0 +1,300 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+"""One store as the guard sees it: commits with a deadline, legs taken out when it fails, and the way back."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from . import _loopfile, _md, _md_act, _nilfs_volume, _owner
+from ._core import RUN_DIR, Problem, converge, host_lock, load_record
+from ._guard_device import STUCK, DeviceWatch, Progress
+from ._host_config import is_ours, mirror_of
+from ._link import Link
+from ._loop import detach as detach_loop
+from ._loop import loops
+from ._mount import mount_at, unmount
+from ._nilfs import Volume, attribute, read_super
+
+LEAVING = f"{RUN_DIR}/leaving"  # a file that is there from the moment at shutdown from which nothing may be brought back
+_MANY = 16384  # dirty blocks (64 MiB of 4 KiB) that are committed without waiting for the interval
+_RENEW, _GLANCE = 5, 1  # seconds
+_RETRY_FIRST, _RETRY_LAST = 1, 60  # seconds between attempts to bring legs back
+_QUICK = 0.05  # seconds; a commit that takes longer is looked at often
+_CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again
+
+
+def next_pause(pause, calm):
+    """Seconds (float) until the attempt after this one. Pure: pause is the last one, calm the seconds that the legs had stayed in before."""
+    return _RETRY_FIRST if calm >= _CALM or not pause else min(_RETRY_LAST, pause * 2)
+
+
+class StoreWatch:
+    """One store (a dict of the Config) and its devices in the guard. say(level, sentence) writes to the journal."""
+
+    def __init__(self, store, devices, say):
+        self.store, self.name, self.say = store, store["name"], say
+        self.devices = [DeviceWatch(device) for device in devices]
+        self.link = Link(store)
+        self.disk = None
+        self.progress = Progress()
+        self.problem = None  # what keeps the legs out, a sentence
+        self.pause, self.next_try, self.joined = 0, 0.0, None
+        self.busy = self.ending = None  # the threads that bring legs back, and that note the end of a heal
+        self.even = None  # since when (monotonic) the LUN may lack something
+        # of the commit: when the one under way began, when the last good one began (monotonic), its checkpoint, duration, wall time
+        self.began = self.good = self.checkpoint = self.took = self.wall = None
+        self.error = None
+        self.last_start = self.renewed = self.glanced = 0.0
+        self._lock, self._go, self._worker, self._force = threading.Lock(), threading.Event(), None, False
+
+    # -- commits: in a thread, because nothing can end one that hangs, and even to ask what is dirty waits for a log that is being written ------
+
+    def commit(self, now, force=False):
+        """Have what is dirty committed, if it is time; with force in any case. Nothing happens while a commit is under way."""
+        with self._lock:
+            if self.began is not None:
+                return
+            self.began = now
+        self._force = force
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._commits, daemon=True)
+            self._worker.start()
+        self._go.set()
+
+    def _commits(self):
+        while self._go.wait():
+            self._go.clear()
+            began, number, error = self.began, None, None
+            try:
+                if began - self.renewed >= _RENEW and self.disk:
+                    _owner.renew(f"/dev/{self.disk}")  # the target may have forgotten it, and another host may have taken the store over
+                    self.renewed = began
+                if self._is_due(began):
+                    self.last_start = began
+                    with Volume(self.store["mount"]) as volume:
+                        number = volume.sync()
+            except (Problem, OSError) as problem:
+                error = str(problem)
+            with self._lock:
+                self.began = None
+                if error:
+                    self.error = error
+                    continue
+                self.even = began
+                if number:
+                    self.error, self.good, self.checkpoint, self.wall = None, began, number, time.time()
+                    self.took = time.monotonic() - began
+
+    def _is_due(self, began):
+        if self._force:
+            return True
+        since = began - self.last_start
+        wanted = any(device.is_in and (device.gate.wants_commit() or device.healing) for device in self.devices)
+        if since >= self.store["commit_interval"] and wanted:
+            return True
+        text = attribute(f"/dev/{self.disk}", "segctor/dirty_data_blocks_count") if self.disk else None
+        dirty = int(text) if text and text.isdigit() else 0
+        return dirty > _MANY or (dirty > 0 and since >= self.store["commit_interval"])
+
+    # -- every tick ------------------------------------------------------------------------------------------------------------
+
+    def tick(self, now):
+        """Watch, commit, and begin to bring legs back. Returns True while something is under way that has to be looked at often."""
+        joined = [device for device in self.devices if device.is_in and not device.failing]
+        stuck = self.progress.stuck(self.disk, now)
+        committing = now - self.began if self.began is not None else 0.0
+        # every glance at a device costs; once a second will do while the disk answers
+        close = stuck > 0 or committing > _QUICK or now - self.glanced >= _GLANCE
+        if joined and (close or self.error):
+            self.glanced = now
+            why = self._judge(joined, now, stuck, committing)
+            if why:
+                self.fail(why, now)
+            else:
+                self._keep(joined, now)
+        elif joined:
+            self.commit(now)
+        if stuck > self.store["commit_deadline"]:
+            self.link.abort()  # whatever waits there, also an attempt to bring legs back
+        if self.busy and not self.busy.is_alive():
+            self.busy = None
+        wanted = any(device.state in ("out", "faulty", "stopped") and not device.failing for device in self.devices)
+        if wanted and not self.busy and now >= self.next_try:
+            self.busy = threading.Thread(target=self._join, args=(now,), daemon=True)
+            self.busy.start()
+        return stuck > 0 or committing > _QUICK or bool(self.busy)
+
+    def _judge(self, joined, now, stuck, committing):
+        """Why the legs have to be taken out now, or None."""
+        deadline = self.store["commit_deadline"]
+        if self.error:
+            return self.error
+        if committing > deadline:
+            return f"a commit has not ended within {deadline} seconds"
+        for device in joined:
+            device.look_again()
+            if device.state == "faulty":
+                return f"md took the remote leg of {device.name} out after an error"
+            held = device.held_up(now)
+            if held > (deadline if device.mode == "sync" else STUCK) and stuck > STUCK:
+                return f"the disk has not answered for {stuck:.1f} seconds and {device.name} waits for it"
+            if held > deadline:
+                return f"{device.name} has waited for it for {held:.1f} seconds"
+        return None
+
+    def _keep(self, joined, now):
+        """Commit what is due, let bitmaps forget, and see heals end."""
+        self.commit(now)
+        for device in joined:
+            device.watch_gate(now, self.good)
+            if device.healing and device.is_idle and not (self.ending and self.ending.is_alive()):
+                self.ending = threading.Thread(target=self._end_heal, args=(device,), daemon=True)
+                self.ending.start()
+            elif device.mode == "sync" and self.good is not None:
+                device.settle_mode()
+
+    def _end_heal(self, device):
+        try:
+            with host_lock(5):
+                note = _md_act.finish_attach(device.want)
+            device.healing = False
+            self.joined = time.monotonic()
+            if note:
+                self.say(5, f"device {device.name}: both legs are equal again ({note['kind']}, {note['copied_bytes']} bytes copied in "
+                            f"{note['seconds']} seconds)")
+        except (Problem, OSError):
+            pass  # the store failed just now, or a run of Ansible goes first: the next tick sees that
+
+    def fail(self, why, now):
+        """Take all legs on this store out."""
+        first = (self.checkpoint or 0) + 1 if self.checkpoint else None
+        hurt = [device for device in self.devices if device.state in ("attached", "recovering", "faulty") and not device.failing]
+        for device in hurt:
+            device.healing = False
+            device.failing = threading.Thread(target=self._fail_one, args=(device, first), daemon=True)
+            device.failing.start()
+        self.link.abort()
+        self.error = None
+        self.pause = next_pause(self.pause, now - self.joined if self.joined else 0)
+        self.next_try = now + self.pause
+        if hurt:
+            names = ", ".join(device.name for device in hurt)
+            self.problem = why
+            self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
+                        f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
+
+    def _fail_one(self, device, first):
+        try:
+            device.fail(first)
+        except Problem as problem:
+            self.say(4, f"device {device.name}: {problem}")
+        finally:
+            device.look()
+            device.failing = None
+
+    # -- the way back ----------------------------------------------------------------------------------------------------------
+
+    def _join(self, now):
+        """Bring the store and then the legs back; in a thread, under the lock of the host."""
+        try:
+            devices = [device for device in self.devices if is_ours(device.device) and not load_record("devices", device.name).get("detached")]
+            for device in self.devices:
+                device.look()
+            devices = [device for device in devices if not device.is_in]
+            if not devices or any(device.failing for device in self.devices):
+                self.next_try = now + (1 if devices else 5)
+                return
+            self.link.ensure()
+            with host_lock(5):
+                if os.path.exists(LEAVING):
+                    return
+                self._bring_store()
+                problems = []
+                for device in devices:
+                    try:
+                        self._bring_leg(device)
+                    except Problem as problem:  # which keeps no other device out
+                        problems.append(str(problem))
+            self.joined = time.monotonic()
+            if problems:
+                raise Problem("; ".join(problems))
+            self.problem = None
+        except (Problem, OSError) as problem:
+            self.pause = next_pause(self.pause, 0)
+            self.next_try = time.monotonic() + self.pause
+            if str(problem) != self.problem:
+                self.problem = str(problem)
+                self.say(4, f"store {self.name}: {problem}; trying again")
+
+    def _bring_store(self):
+        """See that the volume is mounted and takes a commit; mounted anew when it is broken or its disk has gone."""
+        point = self.store["mount"]
+        mount = mount_at(point)
+        if mount and self.link.disk():
+            _owner.renew(f"/dev/{self.link.disk()}")
+        if mount and (not self.link.disk() or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
+            self.say(5, f"store {self.name}: its volume is broken and is mounted again")
+            self._clear()
+            unmount(point)
+            mount = None
+        if not mount:
+            record = load_record("stores", self.name)
+            device = self.store["device"] or (f"/dev/{self.link.unit()}" if self.link.unit() else None)
+            found = read_super(device) if device and os.path.exists(device) else None
+            if found is None or found.uuid != record.get("uuid"):
+                raise Problem(f"{device or 'its disk'} holds {'the volume ' + found.uuid if found else 'no nilfs2 volume'} and not the one of this store "
+                              f"({record.get('uuid')})")
+            want = _nilfs_volume.normalize({"name": self.name, "label": self.store["label"], "mount": point, "device": device,
+                                            "block_size": found.block_size, "reserved": self.store["reserved"]})
+            converge([want], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
+        self.disk = self.link.disk()
+        self.renewed = 0.0  # a new login has to be registered before anything is written
+        if not self._answers():
+            raise Problem(f"its volume takes no commit ({self.error or 'none ended in time'})")
+
+    def _answers(self):
+        """Whether the volume takes a commit within the deadline."""
+        began = time.monotonic()
+        self.error = None
+        end = began + self.store["commit_deadline"]
+        while time.monotonic() < end:
+            if self.began is None:
+                if self.error or (self.good or 0) >= began:
+                    break
+                self.commit(time.monotonic(), force=True)
+            time.sleep(0.05)
+        return self.error is None and (self.good or 0) >= began
+
+    def _clear(self):
+        """Take the loops off the volume, so that it can be unmounted."""
+        for device in self.devices:
+            if device.state == "faulty":
+                _md_act.remove_remote(device.want, 20)
+        prefix = self.store["mount"] + "/"
+        for loop in loops():
+            if loop.backing.startswith(prefix):
+                detach_loop(loop.device)
+
+    def _bring_leg(self, device):
+        """Attach the remote leg of a device and put it into its mode."""
+        if not os.path.exists(device.device["remote"]):
+            raise Problem(f"the remote leg {device.device['remote']} does not exist; run the playbook indestructible.block.site for this host")
+        files = _loopfile.normalize([{"path": device.device["remote"], "write_cache": "keep"}])
+        converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
+        want = mirror_of(device.device)
+        state = _md.observe(want)
+        want["size"] = state["size"]  # growing is for the playbook
+        if state["state"] == "stopped":
+            raise Problem(f"device {device.name} does not run")
+        converge([want], _md.observe, _md.plan, _md_act.perform, _md.predict)
+        device.look()
+        device.healing = device.is_in
+        self.say(5, f"device {device.name}: its remote leg is back and takes what changed meanwhile")
+        device.set_mode()

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+"""Devices at boot and at shutdown, and what is done when nobody guards them."""
+
+from __future__ import annotations
+
+import contextlib
+
+from . import _loopfile, _md, _md_act
+from ._blank import find_use
+from ._core import Problem, converge, host_lock, load_record, run, save_file, wait_until
+from ._guard_store import LEAVING
+from ._host_config import is_ours, mirror_of
+from ._link import Link
+from ._loop import detach as detach_loop
+from ._loop import find as find_loop
+from ._loop import loops, set_write_cache
+from ._mount import mount_at
+
+
+def start(config, say):
+    """Start every device that is not running, from its local leg alone; the guard brings the remote legs. Returns how many failed."""
+    failed = 0
+    for device in config.devices.values():
+        if not is_ours(device):
+            continue
+        try:
+            if not load_record("rollbacks", device["name"]).get("done", True):
+                raise Problem("its rollback was interrupted, so it is a mixture of two states and was not started; complete it: "
+                              f"indestructible rollback {device['name']} '{load_record('rollbacks', device['name'])['as_of']}'")
+            if start_one(device):
+                say(6, f"device {device['name']}: started from its local leg")
+        except Problem as problem:
+            failed += 1
+            say(3, f"device {device['name']}: {problem}")
+    return failed
+
+
+def start_one(device):
+    """Start one device of a Config from its local leg; returns whether there was anything to do."""
+    with host_lock(30):
+        if device["local_kind"] == "file":
+            files = _loopfile.normalize([{"path": device["local"]}])
+            converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
+        want = mirror_of(device, "detached")
+        state = _md.observe(want)
+        if state["state"] != "stopped":
+            return False
+        want["size"] = state["size"] or want["size"]
+        converge([want], _md.observe, _md.plan, _md_act.perform, _md.predict)
+        return True
+
+
+def leave(config, say, seconds=20):
+    """At shutdown, once file systems are unmounted (at most so many seconds are waited): commit, take the remote legs out, unmount the stores."""
+    devices = [device for device in config.devices.values() if is_ours(device)]
+    with contextlib.suppress(Problem):
+        wait_until(lambda: not any(find_use(device["path"]) for device in devices), seconds, "the file systems to be unmounted")
+    with host_lock(10):
+        save_file(LEAVING, "")
+        for store in config.stores.values():
+            if not mount_at(store["mount"]):
+                continue
+            for device in devices:
+                if device["store"] == store["name"]:
+                    _leave_one(device, say)
+            prefix = store["mount"] + "/"
+            try:
+                for loop in loops():
+                    if loop.backing.startswith(prefix):
+                        detach_loop(loop.device)
+            except Problem as problem:
+                say(4, f"store {store['name']}: {problem}")
+            # what cannot be unmounted now is not waited for: all that matters is on the LUN or in a bitmap
+            run(["timeout", "--kill-after=1", "10", "umount", store["mount"]], ok=None, timeout=20)
+            if mount_at(store["mount"]):
+                Link(store).abort()
+                run(["umount", "--lazy", store["mount"]], ok=None, timeout=20)
+
+
+def _leave_one(device, say):
+    want = mirror_of(device, "detached")
+    try:
+        if _md_act.remote_state(want) in ("in sync", "recovering"):
+            _md_act.perform(want, _md.Step("detach", "", {}))
+    except Problem as problem:
+        say(4, f"device {device['name']}: {problem}")
+
+
+def stop(config, say):
+    """Stop every device and detach its local loop. Returns how many could not be stopped: what still uses them ends with the kernel."""
+    failed = 0
+    for device in config.devices.values():
+        want = mirror_of(device, "stopped")
+        try:
+            with host_lock(30):
+                state = _md.observe(want)
+                if state["array"]:
+                    with contextlib.suppress(Problem):  # whatever uses it is named by the stop below
+                        wait_until(lambda array=state["array"]: not find_use(f"/dev/{array}"), 10, "the device to be free")
+                    _md_act.perform(want, _md.Step("stop", "", {}))
+                loop = find_loop(device["local"]) if device["local_kind"] == "file" else None
+                if loop:
+                    detach_loop(loop)
+        except Problem as problem:
+            failed += 1
+            say(4, f"device {device['name']}: {problem}")
+    return failed
+
+
+def make_safe(config, say):
+    """Without a guard no leg stays behind: every flush reaches the remote again."""
+    remotes = {device["remote"]: device for device in config.devices.values()}
+    for loop in loops():
+        device = remotes.get(loop.backing)
+        if device and loop.write_cache != "write back":
+            set_write_cache(loop.device, "write back")
+            say(5, f"device {device['name']}: nothing guards it, so its replication is sync for now")

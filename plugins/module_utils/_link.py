@@ -1,0 +1,127 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+"""The way from this host to a store's disk: its session, whether the disk answers, and how to end a wait for it.
+
+A request to a disk that does not answer keeps everything behind it waiting, md's bitmap writes and so the application included, until
+the initiator's timers give up (9 s at best). Ending the connection makes the kernel fail it at once; iscsid then logs in again by itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+
+from . import _iscsi_node as node
+from ._core import Problem, read_text, run, write_text
+from ._iscsi import parse_portal
+from ._mount import mount_at
+
+_PIDFD_OPEN, _PIDFD_GETFD = 434, 438  # the same on all architectures
+REPLACEMENT_TIMEOUT = 5
+
+
+class Link:
+    """The link of one store (a dict of resolve_stores)."""
+
+    def __init__(self, store):
+        self.store = store
+        self.place = parse_portal(store["portal"]) if store["portal"] else None
+
+    def session(self):
+        """The session to the store's target through its portal, or None; also None for a store that is not reached over iSCSI."""
+        if not self.place:
+            return None
+        for found in node.sessions():
+            if found["target"] == self.store["target"] and found["port"] == self.place[1] and node.same_host(found["host"], self.place[0]):
+                return found
+        return None
+
+    def disk(self):
+        """Kernel name (sdb) of the disk that the store is mounted from, or None when it is not mounted or the disk is gone."""
+        mount = mount_at(self.store["mount"])
+        path = f"/sys/dev/block/{mount.device}" if mount and mount.fstype == "nilfs2" else ""
+        return os.path.basename(os.path.realpath(path)) if os.path.exists(path) else None
+
+    def unit(self):
+        """Kernel name of the disk that the session shows under the store's LUN, or None."""
+        session = self.session()
+        return next((unit["kernel_name"] for unit in node.luns(session["id"]) if unit["lun"] == self.store["lun"]), None) if session else None
+
+    def ensure(self):
+        """Log in when there is no session at all; raises Problem when the disk cannot be expected to answer. What fails comes back by itself (iscsid)."""
+        if not self.place:
+            return
+        session = self.session()
+        if session is None:
+            socket_probe(self.place, self.store["portal"])
+            result = run([node.program() or "iscsiadm", "-m", "node", "-T", self.store["target"], "-p", self.store["portal"], "--login"],
+                         ok=None, timeout=30)
+            if result.rc not in (0, 15):
+                raise Problem(f"the login to {self.store['target']} at {self.store['portal']} failed: {' / '.join(result.err.split())}")
+            session = self.session()
+        if session is None or session["state"] != "LOGGED_IN":
+            raise Problem(f"the session to {self.store['target']} at {self.store['portal']} is not back yet")
+        timeout = self.store["timeouts"].get("replacement_timeout", REPLACEMENT_TIMEOUT)
+        if session["live"]["replacement_timeout"] != timeout:
+            write_text(node.recovery_attribute(session["id"]), str(timeout))
+        disk = self.unit()
+        state = read_text(f"/sys/class/block/{disk}/device/state")
+        if state != "running":
+            raise Problem(f"the disk of {self.store['target']} is {state or 'not there yet'}")
+
+    def abort(self):
+        """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""
+        session = self.session()
+        if not session or session["state"] != "LOGGED_IN":
+            return
+        write_text(node.recovery_attribute(session["id"]), "0")
+        peer = (session["host"], session["port"])
+        for number in _processes("iscsid"):
+            _disconnect(number, peer)
+
+
+def socket_probe(place, portal, seconds=3):
+    """Raise Problem when nothing answers at a portal; iscsiadm would hang on it for longer."""
+    try:
+        socket.create_connection(place, seconds).close()
+    except OSError as error:
+        raise Problem(f"portal {portal} is unreachable ({error})") from None
+
+
+def _processes(name):
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and read_text(f"/proc/{entry}/comm") == name]
+
+
+def _disconnect(process, peer):
+    """Reset the connections of a process to a peer (host, port): through a copy of its socket, because not every kernel can do it by address."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = libc.syscall(_PIDFD_OPEN, process, 0)
+    if handle < 0:
+        return
+    try:
+        for name in os.listdir(f"/proc/{process}/fd"):
+            try:
+                if not os.readlink(f"/proc/{process}/fd/{name}").startswith("socket:"):
+                    continue
+            except OSError:
+                continue
+            copy = libc.syscall(_PIDFD_GETFD, handle, int(name), 0)
+            if copy < 0:
+                continue
+            with socket.socket(fileno=copy) as connection:
+                try:
+                    found = connection.getpeername()
+                    if connection.family in (socket.AF_INET, socket.AF_INET6) and found[1] == peer[1] and node.same_host(found[0], peer[0]):
+                        libc.connect(copy, ctypes.create_string_buffer(16), 16)  # to no address at all: the kernel drops the connection
+                        connection.shutdown(socket.SHUT_RDWR)  # and this tells the initiator that it is gone
+                except OSError:
+                    continue  # no connection, or none any more: ENOTCONN is what shutdown says after the reset
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

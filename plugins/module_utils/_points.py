@@ -1,0 +1,214 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""The recovery points of a device: which checkpoint holds it as it was at a time, and which of them are safe.
+
+Checkpoints are found by halving the range of their numbers, so that a long history costs no more than a short one. Times follow the host's
+clock; while that was put back, numbers decide.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections import namedtuple
+
+from . import _catalogue
+from ._core import Problem, list_records, load_record
+from ._nilfs import Volume
+from ._when import iso
+
+# A device as recoveries see it: name, local, remote (path of the image on the store), uuid of its array, store (name or None), point (where
+# the store is mounted), disk (the store's device), unsafe_from (the first checkpoint that lacks the remote leg, or None while it is in).
+Device = namedtuple("Device", "name local remote uuid store point disk unsafe_from")
+
+
+def device_named(name):
+    """The Device of that name from this host's records; raises Problem when there is none or its store is not mounted."""
+    record = load_record("devices", name)
+    if not record.get("remote"):
+        known = ", ".join(list_records("devices")) or "none"
+        raise Problem(f"there is no device {name!r} on this host; there are: {known}")
+    remote = record["remote"]
+    store = next((store for store in list_records("stores") if remote.startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
+    mount = _catalogue.mount_of(remote)
+    if not mount:
+        raise Problem(f"the store {store or ''} of {name} is not mounted, so its history is out of reach; bring its LUN back, and the guard mounts it "
+                      "(systemctl status indestructible-guard, iscsiadm -m session)")
+    return Device(name, record.get("local"), remote, record.get("uuid"), store, mount.point, mount.source, record.get("unsafe_from"))
+
+
+def catalogue_of(device):
+    """The catalogue of a Device, with what has happened to its remote leg since as an open window."""
+    catalogue = _catalogue.load(device.remote)
+    if device.unsafe_from:
+        catalogue = _catalogue.with_window(catalogue, device.unsafe_from, "the remote leg is out")
+    return catalogue
+
+
+def floor(volume, number):
+    """The newest Checkpoint that exists with a number not above that one, or None."""
+    found = volume.checkpoints(number, 1)
+    if found and found[0].number == number:
+        return found[0]
+    low, high, best = 1, number - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        found = volume.checkpoints(middle, 1)
+        if found and found[0].number <= number:
+            best, low = found[0], found[0].number + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def newest_before(volume, when):
+    """The newest Checkpoint that was made not after that time (seconds since the epoch), or None."""
+    low, high, best = 1, volume.counts()[0] - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        found = volume.checkpoints(middle, 1)
+        if not found or found[0].number > high:
+            high = middle - 1
+        elif found[0].time <= when:
+            best, low = found[0], found[0].number + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def newest_safe(volume, catalogue, start):
+    """The newest recovery point that is not newer than the Checkpoint start (or None), as a Checkpoint or None."""
+    found = start
+    while found and found.number >= catalogue["since"]:
+        window = _catalogue.window_of(catalogue, found.number)
+        if window is None and not found.minor:
+            return found
+        number = window["first"] - 1 if window else found.number - 1
+        found = floor(volume, number) if number > 0 else None
+    return None
+
+
+def oldest_safe(volume, catalogue):
+    """The oldest recovery point, a Checkpoint or None."""
+    number = catalogue["since"]
+    while True:
+        found = volume.checkpoints(number, 1)
+        if not found:
+            return None
+        window = _catalogue.window_of(catalogue, found[0].number)
+        if window is None and not found[0].minor:
+            return found[0]
+        if window and window["last"] is None:
+            return None
+        number = (window["last"] if window else found[0].number) + 1
+
+
+def describe_range(volume, catalogue):
+    """A phrase for the range that can be recovered."""
+    ends = oldest_safe(volume, catalogue), newest_safe(volume, catalogue, volume.last_checkpoint())
+    return range_text(*({"checkpoint": end.number, "iso": iso(end.time)} if end else None for end in ends))
+
+
+def range_text(oldest, newest):
+    """The phrase for two ends as read_points() gives them. Pure."""
+    if not oldest or not newest:
+        return "there is no recovery point yet"
+    return (f"it can be recovered as of any second from {oldest['iso']} (checkpoint {oldest['checkpoint']}) to {newest['iso']} "
+            f"(checkpoint {newest['checkpoint']})")
+
+
+def choose(volume, device, catalogue, wish, unsafe=False):
+    """The Checkpoint that a Wish means for a Device: the newest safe one not after it. unsafe takes one that is not safe, if it is named by number."""
+    def nothing(why):
+        return Problem(f"{device.name}: {why}; {describe_range(volume, catalogue)}")
+
+    if wish.kind == "latest":
+        found = newest_safe(volume, catalogue, volume.last_checkpoint())
+        if not found:
+            raise nothing("nothing to recover")
+        return found
+    if wish.kind == "time":
+        found = newest_safe(volume, catalogue, newest_before(volume, wish.value))
+        if not found:
+            raise nothing(f"{iso(wish.value)} is before its first recovery point")
+        return found
+    number = wish.value
+    if wish.kind == "name":
+        number = next((point["checkpoint"] for point in catalogue["points"] if point["name"] == wish.value), None)
+        if number is None:
+            names = ", ".join(point["name"] for point in catalogue["points"]) or "none"
+            raise nothing(f"{wish.value!r} is neither a time nor the name of one of its points (there are: {names})")
+    found = volume.checkpoints(number, 1) if number else []
+    if not found or found[0].number != number:
+        raise nothing(f"there is no checkpoint {number}")
+    if number < catalogue["since"]:
+        raise nothing(f"checkpoint {number} is older than the device")
+    window = _catalogue.window_of(catalogue, number)
+    if (window or found[0].minor) and not unsafe:
+        raise nothing(f"checkpoint {number} is not safe to recover from ({window['why'] if window else 'it is no full checkpoint'}); "
+                      "to open it all the same, ask for unsafe points")
+    return found[0]
+
+
+def listing(volume, catalogue, since=None, until=None, limit=1000, unsafe=False):
+    """Points (list of dict, newest first) made in [since, until] (seconds, None: no limit), at most limit; without unsafe only recovery points.
+
+    Each: checkpoint int, time int (seconds), change (bytes that the store took for it), safe and protected bool, name and note (str or None).
+    """
+    named = {point["checkpoint"]: point for point in catalogue["points"]}
+    last = volume.last_checkpoint() if until is None else newest_before(volume, until)
+    found, number, room = [], last.number if last else 0, 64
+    while number >= catalogue["since"] and len(found) < limit:
+        start = max(catalogue["since"], number - room + 1)
+        part = [one for one in volume.checkpoints(start, room) if one.number <= number]
+        for one in reversed(part):
+            if since is not None and one.time < since:
+                return found
+            safe = _catalogue.is_safe(catalogue, one.number) and not one.minor
+            if (safe or unsafe) and len(found) < limit:
+                point = named.get(one.number, {})
+                found.append({"checkpoint": one.number, "time": one.time, "change": one.added * volume.block_size, "safe": safe,
+                              "protected": one.snapshot, "name": point.get("name"), "note": point.get("note")})
+        number, room = start - 1, 584
+    return found
+
+
+def read_points(name, since=None, until=None, limit=100, unsafe=False):
+    """dict(device, points as listing() with iso, oldest and newest recovery point: dict(checkpoint, time, iso) or None)."""
+    device = device_named(name)
+    catalogue = catalogue_of(device)
+    with Volume(device.point) as volume:
+        points = listing(volume, catalogue, since, until, limit, unsafe)
+        ends = [oldest_safe(volume, catalogue), newest_safe(volume, catalogue, volume.last_checkpoint())]
+    oldest, newest = ({"checkpoint": end.number, "time": end.time, "iso": iso(end.time)} if end else None for end in ends)
+    return {"device": name, "points": [dict(point, iso=iso(point["time"])) for point in points], "oldest": oldest, "newest": newest}
+
+
+def retained(points, retention, zone=iso):
+    """Names of the points (list of dict with name and time) that a retention rule keeps. Pure.
+
+    retention: dict of hourly, daily, weekly, monthly, yearly -> how many; the newest point of each of so many newest hours, days and so on is kept.
+    """
+    kept = set()
+    for period, count in retention.items():
+        seen = []
+        for point in sorted(points, key=lambda point: -point["time"]):
+            slot = _SLOTS[period](zone(point["time"]))
+            if slot not in seen:
+                if len(seen) == count:
+                    break
+                seen.append(slot)
+                kept.add(point["name"])
+    return kept
+
+
+def _week(text):
+    return tuple(datetime.date.fromisoformat(text[:10]).isocalendar())[:2]
+
+
+_SLOTS = {"hourly": lambda text: text[:13], "daily": lambda text: text[:10], "weekly": _week, "monthly": lambda text: text[:7], "yearly": lambda text: text[:4]}
+PERIODS = tuple(_SLOTS)

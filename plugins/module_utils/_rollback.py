@@ -1,0 +1,187 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""Put a device back to a past point: the blocks that differ are written to it, so both legs and the history go on as with any write.
+
+The present state becomes a named point first, so that a rollback can be undone by another one. Until it is through the device is a mixture of both;
+a record says so, and the next run goes on.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+
+from . import _host_config, _lifecycle, _recovery
+from ._blank import find_use, next_data
+from ._core import MIB, Problem, Step, host_lock, load_record, run, save_record
+from ._md_super import read_super
+from ._nilfs import Volume
+from ._point import make, refuse_out
+from ._points import catalogue_of, choose, device_named
+from ._when import iso, parse_wish
+
+KIND = "rollbacks"
+_BLOCK = 4096
+
+
+def normalize(want):
+    """The want with every value filled in. Keys: device, as_of, unsafe (bool)."""
+    want = dict({"unsafe": False}, **want)
+    parse_wish(want["as_of"], time.time())
+    return want
+
+
+def observe(want):
+    """dict(device, path, last: the rollback that was completed last or is under way, or None)."""
+    record = load_record(KIND, want["device"])
+    return {"device": want["device"], "path": f"/dev/md/{want['device']}", "last": record or None}
+
+
+def plan(want, state):
+    """Ordered list of Step; raises Problem."""
+    name, path = want["device"], state["path"]
+    device = device_named(name)
+    use = find_use(path)
+    last = state["last"]
+    under_way = last and not last.get("done")
+    if not os.path.exists(path) and not under_way:
+        raise Problem(f"{name}: {path} is not there; start the device first (indestructible start)")
+    if use:
+        raise Problem(f"{name}: {path} is in use ({use}), so it cannot be put back; end that first (for a mount: umount {use.split()[-1]})")
+    if under_way and last["as_of"] != str(want["as_of"]):
+        raise Problem(f"{name}: a rollback as of {last['as_of']} was interrupted, so the device is a mixture; complete it first "
+                      f"(indestructible rollback {name} '{last['as_of']}'), its state before is kept as {last['before']}")
+    if not under_way:
+        refuse_out(device)
+    with Volume(device.point) as volume:
+        wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
+        point = choose(volume, device, catalogue_of(device), wish, want["unsafe"] or under_way)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    args = {"checkpoint": point.number, "time": point.time, "before": last["before"] if under_way else f"before-rollback-{stamp}", "new": not under_way}
+    return [Step("rollback", f"put {name} back to {iso(point.time)} (checkpoint {point.number}); its present state is kept as {args['before']}", args)]
+
+
+def perform(want, step, tell=None):
+    """Carry the rollback out; tell(done, size in bytes, written in bytes) is called now and then."""
+    name = want["device"]
+    device = device_named(name)
+    record = {"device": name, "as_of": str(want["as_of"]), "checkpoint": step.args["checkpoint"], "time": step.args["time"], "before": step.args["before"],
+              "began": int(time.time()), "written": None, "done": False}
+    if step.args["new"]:
+        make(device, step.args["before"], f"before the rollback as of {want['as_of']}")
+    save_record(KIND, name, record)
+    if not os.path.exists(f"/dev/md/{name}"):  # the power went in the middle of it, and a mixture is not started at boot
+        _lifecycle.start_one(_host_config.load().devices[name])
+    with host_lock():
+        return _copy(device, record, step.args["checkpoint"], tell)
+
+
+def _copy(device, record, checkpoint, tell):
+    name = device.name
+    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True})
+    _recovery.converge_one(view)
+    try:
+        opened = _recovery.observe(view)
+        image = opened["_image"].backing
+        header = read_super(image)
+        size = int(os.path.getsize(image)) - header.data_offset
+        size = min(size, header.size)
+        with open(f"/sys/class/block/{os.path.basename(os.path.realpath(f'/dev/md/{name}'))}/size", encoding="utf-8") as file:
+            present = int(file.read()) * 512
+        record["written"] = copy_differences(opened["path"], image, header.data_offset, f"/dev/md/{name}", device.local, min(size, present), tell)
+        if present > size:  # it has grown since: what is behind was not there
+            record["written"] += wipe(f"/dev/md/{name}", size, present)
+    finally:
+        _recovery.converge_one(dict(view, state="absent"))
+    record.update(done=True, ended=int(time.time()))
+    save_record(KIND, name, record)
+
+
+def copy_differences(past, image, offset, device, local, size, tell=None):
+    """Make a block device equal to a past one, in blocks of 4 KiB; returns bytes written. Where both are holes in their files nothing is read.
+
+    past is the block device to read, image the file behind it, offset where its data begins there (bytes) and in local, the file or disk under device.
+    """
+    written, told = 0, 0.0
+    ends = [_holes(path, offset, size) for path in (image, local)]
+    source, target = os.open(past, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT), os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, MIB) as old, mmap.mmap(-1, MIB) as new:
+            at = 0
+            while at < size:
+                # list: both are asked, so that both keep up
+                at = max(at, min([next_at(at) for next_at in ends]) // MIB * MIB)
+                if at >= size:
+                    break
+                length = min(MIB, size - at)
+                views = []
+                for number, buffer in ((source, old), (target, new)):
+                    part = memoryview(buffer)[:length]
+                    if os.preadv(number, [part], at) != length:
+                        raise Problem(f"{past if number == source else device} ended at byte {at}, before its size of {size}")
+                    views.append(part)
+                for first, last in differences(views[0], views[1], length):
+                    os.pwritev(target, [views[0][first:last]], at + first)
+                    written += last - first
+                for part in views:
+                    part.release()
+                at += length
+                if tell and time.monotonic() - told > 0.5:
+                    told = time.monotonic()
+                    tell(at, size, written)
+        os.fsync(target)
+    except OSError as error:
+        raise Problem(f"the rollback of {device} failed at byte {at}: {error.strerror}; the device is a mixture now, run it again") from None
+    finally:
+        os.close(source)
+        os.close(target)
+    if tell:
+        tell(size, size, written)
+    return written
+
+
+def differences(old, new, length):
+    """(first, last) byte ranges of whole blocks in which two buffers are not the same; neighbours are one range. Pure."""
+    if old == new:
+        return []
+    found = []
+    for first in range(0, length, _BLOCK):
+        last = min(first + _BLOCK, length)
+        if old[first:last] != new[first:last]:
+            if found and found[-1][1] == first:
+                found[-1] = (found[-1][0], last)
+            else:
+                found.append((first, last))
+    return found
+
+
+def _holes(path, offset, size):
+    """A function at -> the first byte at or after at that is no hole; asked in ascending order."""
+    seen = {"next": -1}
+
+    def next_at(at):
+        if seen["next"] < at:
+            seen["next"] = next_data(path, offset + at, offset + size) - offset
+        return seen["next"]
+    return next_at
+
+
+def wipe(device, first, last):
+    """Have the bytes [first, last) of a block device read as zeros; returns their number."""
+    run(["blkdiscard", "--zeroout", "--offset", str(first), "--length", str(last - first), device], timeout=3600)
+    return last - first
+
+
+def predict(want, state, steps):
+    """The state after the steps."""
+    after = dict(state)
+    for step in steps:
+        after["last"] = {"device": want["device"], "as_of": str(want["as_of"]), "checkpoint": step.args["checkpoint"], "time": step.args["time"],
+                         "before": step.args["before"], "done": True}
+    return after

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""The state of a host's devices and stores as a table that a person reads. Pure; Python standard library only."""
+
+from __future__ import annotations
+
+from ._core import human_size
+
+NOTHING = "-"
+
+
+def status_table(devices, stores, recoveries=()):
+    """Text of several lines about lists of device, store and recovery states (dicts as device_info returns them)."""
+    parts = []
+    if devices:
+        parts.append(_columns(
+            ("DEVICE", "STATE", "SIZE", "LOCAL", "REMOTE", "REPLICATION", "DIRTY", "MOUNT"),
+            [(device.get("name"), _device_state(device), _size(device.get("size")), _leg(device.get("local")), _leg(device.get("remote")), _replication(device),
+              _size(device.get("dirty_bytes")), _mount(device)) for device in devices]))
+    if stores:
+        parts.append(_columns(
+            ("STORE", "STATE", "SIZE", "FREE", "CHECKPOINTS", "FIRST", "LAST", "DEVICE"),
+            [(store.get("name"), "mounted" if store.get("mounted") else "not mounted", _size(store.get("size")), _free(store),
+              store.get("checkpoints"), _time(store.get("first_checkpoint")), _time(store.get("last_checkpoint")),
+              _place(store)) for store in stores]))
+    if recoveries:
+        parts.append(recoveries_table(recoveries))
+    problems = [f"{noun} {thing.get('name')}: {thing['problem']}" for noun, things in (("Device", devices), ("Store", stores), ("Recovery", recoveries))
+                for thing in things if thing.get("problem")]
+    if problems:
+        parts.append("\n".join(problems))
+    return "\n\n".join(parts) or "No devices and no stores on this host."
+
+
+def recoveries_table(recoveries):
+    """Text of several lines about a list of recovery states."""
+    return _columns(("RECOVERY", "DEVICE", "STATE", "AS OF", "CHECKPOINT", "MODE", "PATH", "MOUNT", "COW USED"),
+                    [(one["name"], one["device"], one["state"], one["iso"], one["checkpoint"], one["mode"], one["path"], one["mount"],
+                      f"{human_size(one['cow_used'])} of {human_size(one['cow_size'])}" if one["cow_used"] is not None else None) for one in recoveries])
+
+
+def points_table(points):
+    """Text of several lines about a list of points (dicts as _points.listing() gives them, with iso)."""
+    if not points:
+        return "No recovery points in that range."
+    return _columns(("CHECKPOINT", "TIME", "CHANGE", "SAFE", "PROTECTED", "NAME", "NOTE"),
+                    [(point["checkpoint"], point["iso"], human_size(point["change"]), "yes" if point["safe"] else "no", "yes" if point["protected"] else "no",
+                      point["name"], point["note"]) for point in points])
+
+
+def _columns(header, rows):
+    cells = [[NOTHING if cell is None or cell == "" else str(cell) for cell in row] for row in [header] + rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+
+
+def _device_state(device):
+    state = device.get("state")
+    percent = device.get("recovery_percent")
+    return f"{state} {float(percent):.0f} %" if state == "recovering" and percent is not None else state
+
+
+def _size(size):
+    return None if size is None else human_size(int(size))
+
+
+def _leg(leg):
+    return leg.get("state") if isinstance(leg, dict) else leg
+
+
+def _replication(device):
+    lag = device.get("lag_seconds")
+    return f"{device.get('replication')}, {float(lag):.0f} s behind" if lag is not None and device.get("replication") == "async" else device.get("replication")
+
+
+def _mount(device):
+    if device.get("mount"):
+        return f"{device['mount']} ({device['filesystem']})" if device.get("filesystem") else device["mount"]
+    return device.get("filesystem")
+
+
+def _free(store):
+    if store.get("free") is None:
+        return None
+    share = f" ({100 * int(store['free']) // int(store['size'])} %)" if store.get("size") else ""
+    return human_size(int(store["free"])) + share
+
+
+def _time(checkpoint):
+    """The moment of a checkpoint {number, time, iso} as people write it, UTC; its number when only that is known."""
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    if checkpoint.get("iso"):
+        return checkpoint["iso"].replace("T", " ").replace("Z", " UTC")
+    return None if checkpoint.get("number") is None else f"number {checkpoint['number']}"
+
+
+def _place(store):
+    if store.get("portal"):
+        return f"{store.get('device') or 'no disk'} at {store['portal']}"
+    return store.get("device")

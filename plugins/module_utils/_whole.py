@@ -1,0 +1,83 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""The whole state of a host: every device and store that it knows, from its records and from what the kernel shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from . import _md, _nilfs_volume, _recovery
+from ._core import RUN_DIR, Problem, list_records, load_record, read_text
+from ._filesystem import read_filesystem
+from ._iscsi_node import luns, sessions
+from ._mount import mounts_of
+from ._owner import who
+
+_FRESH = 15  # seconds for which the guard's word counts
+
+
+def read_whole():
+    """dict(devices, stores, recoveries): lists of state dicts by name. A part that cannot be read has the reason under `problem`."""
+    guarded = _guarded()
+    return {"devices": [_device(name, guarded) for name in list_records("devices")], "stores": [_store(name, guarded) for name in list_records("stores")],
+            "recoveries": [_recovery.public(_recovery.observe({"name": name})) for name in list_records(_recovery.KIND)]}
+
+
+def _guarded():
+    """What the guard told last about the stores, by name; empty when there is no guard that could know."""
+    try:
+        told = json.loads(read_text(f"{RUN_DIR}/guard.json") or "{}")
+        return told["stores"] if time.time() - told["time"] < _FRESH else {}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _device(name, guarded):
+    record = load_record("devices", name)
+    want = {"name": name, "local": record.get("local", ""), "remote": record.get("remote", "")}
+    more = {"filesystem": None, "mount": None, "store": None, "problem": None, "lag_seconds": None}
+    try:
+        state = _md.public(_md.observe(want))
+        if state["array"]:
+            found = read_filesystem(state["path"])
+            mounts = mounts_of(state["path"])
+            more.update(filesystem=found.type if found else None, mount=mounts[0].point if mounts else None)
+    except (OSError, Problem) as problem:
+        state = {"name": name, "path": f"/dev/md/{name}", "state": "unknown", "local": {"path": want["local"]}, "remote": {"path": want["remote"]}}
+        more["problem"] = str(problem)
+    more["store"] = next((store for store in list_records("stores")
+                          if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
+    last = load_record("rollbacks", name)
+    if not last.get("done", True):
+        more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
+    if state["state"] in ("attached", "recovering"):
+        more["lag_seconds"] = guarded.get(more["store"], {}).get("lag_seconds")
+    return dict(state, **more)
+
+
+def _store(name, guarded):
+    record = load_record("stores", name)
+    device = f"/dev/disk/by-uuid/{record.get('uuid')}"
+    want = _nilfs_volume.normalize({"name": name, "label": record.get("label"), "mount": record.get("mount"),
+                                    "device": device if os.path.exists(device) else None})
+    try:
+        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"))
+        if state["owner"] and not state["owner"]["here"]:
+            state["problem"] = f"its LUN is owned by {who(state['owner'])}"
+    except (OSError, Problem) as problem:
+        state = {"name": name, "state": "unknown", "problem": str(problem)}
+    state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None)
+    disk = os.path.basename(os.path.realpath(device))
+    for session in sessions():
+        for unit in luns(session["id"]):
+            if unit["kernel_name"] == disk:
+                host = f"[{session['host']}]" if ":" in session["host"] else session["host"]
+                state.update(device=unit["device"], portal=f"{host}:{session['port']}", target=session["target"], lun=unit["lun"], session=session["state"])
+    return state
