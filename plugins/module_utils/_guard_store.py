@@ -119,7 +119,7 @@ class StoreWatch:
                 self.fail(why, now)
             else:
                 self._keep(joined, now)
-        elif joined:
+        elif joined or (self.disk and not stuck and now - self.renewed >= _RENEW):  # whoever knocks has to find out that this host lives
             self.commit(now)
         if stuck > self.store["commit_deadline"]:
             self.link.abort()  # whatever waits there, also an attempt to bring legs back

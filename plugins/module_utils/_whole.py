@@ -13,7 +13,7 @@ import json
 import os
 import time
 
-from . import _md, _nilfs_volume, _recovery
+from . import _adopt, _md, _nilfs_volume, _recovery
 from ._core import RUN_DIR, Problem, list_records, load_record, read_text
 from ._filesystem import read_filesystem
 from ._iscsi_node import luns, sessions
@@ -54,6 +54,8 @@ def _device(name, guarded):
         more["problem"] = str(problem)
     more["store"] = next((store for store in list_records("stores")
                           if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
+    if record.get("phase") == _adopt.PHASE:
+        more["problem"] = "its adoption is under way or was interrupted; run the playbook indestructible.block.adopt to complete it"
     last = load_record("rollbacks", name)
     if not last.get("done", True):
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
