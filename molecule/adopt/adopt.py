@@ -54,10 +54,9 @@ class Adopt(Drive):
         self.start_told_load()
         time.sleep(5)
         early = self.told()
+        time.sleep(LAG + 1)
         if before:
             before()
-        else:
-            time.sleep(LAG + 1)
         self.crash()
         self.acked["fast"] = early["fast"]
         if before:  # the legs were out, or only half healed

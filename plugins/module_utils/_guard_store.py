@@ -12,7 +12,7 @@ import os
 import threading
 import time
 
-from . import _loopfile, _md, _md_act, _nilfs_volume, _owner
+from . import _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
 from ._core import RUN_DIR, Problem, converge, host_lock, load_record
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._host_config import is_ours, mirror_of
@@ -244,6 +244,9 @@ class StoreWatch:
             self._clear()
             unmount(point)
             mount = None
+        if not mount:
+            _swap.finish(self.store)
+            mount = mount_at(point)
         if not mount:
             record = load_record("stores", self.name)
             device = self.store["device"] or (f"/dev/{self.link.unit()}" if self.link.unit() else None)

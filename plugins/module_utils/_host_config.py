@@ -40,7 +40,9 @@ def load():
         raise Problem(f"{PATH} does not exist; run the playbook indestructible.block.site for this host")
     try:
         found = json.loads(text)
-        return Config({store["name"]: store for store in found["stores"]}, {device["name"]: device for device in found["devices"]}, seen)
+        # after a swap, until the variables say so too
+        stores = {store["name"]: dict(store, **load_record("stores", store["name"]).get("place") or {}) for store in found["stores"]}
+        return Config(stores, {device["name"]: device for device in found["devices"]}, seen)
     except (ValueError, KeyError, TypeError) as error:
         raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
 

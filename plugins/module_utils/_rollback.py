@@ -21,17 +21,16 @@ from ._blank import find_use
 from ._copy import Side, copy_differences
 from ._core import Problem, Step, host_lock, load_record, run, save_record
 from ._md_super import read_super
-from ._nilfs import Volume
 from ._point import make, refuse_out
-from ._points import catalogue_of, choose, device_named
+from ._points import device_named, locate
 from ._when import iso, parse_wish
 
 KIND = "rollbacks"
 
 
 def normalize(want):
-    """The want with every value filled in. Keys: device, as_of, unsafe (bool)."""
-    want = dict({"unsafe": False}, **want)
+    """The want with every value filled in. Keys: device, as_of, unsafe (bool), generation (number of a retired one, or None)."""
+    want = dict({"unsafe": False, "generation": None}, **want)
     parse_wish(want["as_of"], time.time())
     return want
 
@@ -58,11 +57,11 @@ def plan(want, state):
                       f"(indestructible rollback {name} '{last['as_of']}'), its state before is kept as {last['before']}")
     if not under_way:
         refuse_out(device)
-    with Volume(device.point) as volume:
-        wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
-        point = choose(volume, device, catalogue_of(device), wish, want["unsafe"] or under_way)
+    wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
+    past, point, _safe = locate(name, wish, want["unsafe"] or under_way, last.get("generation") if under_way else want["generation"])
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    args = {"checkpoint": point.number, "time": point.time, "before": last["before"] if under_way else f"before-rollback-{stamp}", "new": not under_way}
+    args = {"checkpoint": point.number, "time": point.time, "before": last["before"] if under_way else f"before-rollback-{stamp}", "new": not under_way,
+            "generation": past.generation}
     return [Step("rollback", f"put {name} back to {iso(point.time)} (checkpoint {point.number}); its present state is kept as {args['before']}", args)]
 
 
@@ -71,7 +70,7 @@ def perform(want, step, tell=None):
     name = want["device"]
     device = device_named(name)
     record = {"device": name, "as_of": str(want["as_of"]), "checkpoint": step.args["checkpoint"], "time": step.args["time"], "before": step.args["before"],
-              "began": int(time.time()), "written": None, "done": False}
+              "generation": step.args["generation"], "began": int(time.time()), "written": None, "done": False}
     if step.args["new"]:
         make(device, step.args["before"], f"before the rollback as of {want['as_of']}")
     save_record(KIND, name, record)
@@ -83,7 +82,8 @@ def perform(want, step, tell=None):
 
 def _copy(device, record, checkpoint, tell):
     name = device.name
-    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True})
+    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True,
+                                "generation": record["generation"]})
     _recovery.converge_one(view)
     try:
         opened = _recovery.observe(view)
