@@ -15,7 +15,7 @@ import json
 import os
 from collections import namedtuple
 
-from ._core import Problem, load_record, read_text
+from ._core import STATE_DIR, Problem, load_record, read_text
 from ._md import HELD
 
 PATH = "/etc/indestructible.json"
@@ -25,12 +25,16 @@ Config = namedtuple("Config", "stores devices stamp")
 
 
 def stamp():
-    """What changes when the file changes; None when there is none."""
+    """What changes when the file changes, or what is known of where stores are; None when there is none."""
     try:
         about = os.stat(PATH)
     except OSError:
         return None
-    return (about.st_mtime_ns, about.st_ino)
+    try:
+        records = os.stat(f"{STATE_DIR}/records/stores").st_mtime_ns
+    except OSError:
+        records = None
+    return (about.st_mtime_ns, about.st_ino, records)
 
 
 def load():

@@ -218,7 +218,8 @@ def _open(want, args):
     name, device = want["name"], device_named(want["device"], args["generation"])
     record = {"name": name, "device": want["device"], "as_of": want["as_of"], "mode": want["mode"], "point": want["mount"], "cow": want["cow"],
               "checkpoint": args["checkpoint"], "time": args["time"], "safe": args["safe"], "disk": device.disk, "store_point": device.point,
-              "cow_size": args.get("cow_size"), "phase": "opening", "protected": not args["snapshot"]}
+              "cow_size": args.get("cow_size"), "phase": "opening", "protected": not args["snapshot"],
+              "generation": None if device.generation is None else [device.store, device.generation]}
     save_record(KIND, name, record)  # before the first act, so that whatever happens it is known what to take down
     if read_text(_RULES) != _RULES_TEXT.strip():
         save_file(_RULES, _RULES_TEXT)
@@ -305,6 +306,8 @@ def _unprotect(name, record):
     images = [f"{record['store_point']}/{os.path.basename(load_record('devices', other).get('remote') or '')}" for other in list_records("devices")]
     if any(_catalogue.is_named(_catalogue.load(image), record["checkpoint"]) for image in images):
         return
+    if record.get("generation"):
+        _generations.attach(*record["generation"])
     if not mount_at(record["store_point"]):
         raise Problem(f"{name}: the store is not mounted on {record['store_point']}, so checkpoint {record['checkpoint']} cannot be released; "
                       "everything else is closed. Bring its LUN back and release the recovery again")

@@ -20,9 +20,9 @@ import json
 import os
 import time
 
-from . import _catalogue, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _seed
+from . import _catalogue, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
 from ._blockdev import identity_of, is_block, size_of
-from ._core import (MIB, RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, load_record, read_text, run, save_file, save_record,
+from ._core import (MIB, RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file, save_record,
                     wait_until)
 from ._host_config import is_ours, mirror_of
 from ._link import Link
@@ -213,6 +213,9 @@ def _switch(want, args, _tell):
                 _catalogue.save(leg, {"since": volume.counts()[0], "unsafe": [], "points": []})
         _leave(want["config"]["mount"], want["config"])
         unmount(new["mount"])
+        for name, recovery in [(name, load_record(_recovery.KIND, name)) for name in list_records(_recovery.KIND)]:
+            if recovery.get("store_point") == want["config"]["mount"]:  # it stays open, and is of a retired generation now
+                save_record(_recovery.KIND, name, dict(recovery, store_point=_generations.point_of(store, old["number"]), generation=[store, old["number"]]))
         # the moment: from here on the store is on the new LUN
         save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=_identity(device), place=want["place"], generation=old["number"] + 1,
                                           generations=[old] + record.get("generations", [])))
@@ -226,6 +229,7 @@ def _retire(want, record):
     point = want["config"]["mount"]
     if mount_at(point):
         try:
+            Link(want["config"]).ensure()  # a commit would wait for a LUN that does not answer
             with Volume(point) as volume:
                 first, old["last"] = volume.first_checkpoint(), volume.sync()
                 old["began"] = first.time if first else None
