@@ -125,7 +125,7 @@ class Swap(Drive):
         for name in NAMES:
             self.owner(f"indestructible checkpoint {name} --name early")
         old, lun = self.place, self.target()
-        self.start_load(100)
+        self.start_load(60)
         time.sleep(5)
         before = self.used(lun)
         begun = time.monotonic()
@@ -135,7 +135,7 @@ class Swap(Drive):
         row = {"seconds": round(time.monotonic() - begun, 1)}
         self.until(self.is_healed, 60, "the devices to run on both legs")
         row["written"] = self.used(lun) - before
-        row["data"] = int(self.owner("stat -c '%b' /var/lib/indestructible/*.img | awk '{sum += $1 * 512} END {print sum}'"))
+        row["data"] = int(self.owner("stat -c '%b' /var/lib/indestructible/*.img | awk '{sum += $1 * 512} END {printf \"%.0f\", sum}'"))
         self.until(lambda: self.owner("cat /root/load.json", check=False), 140, "the writers to end")
         noted = json.loads(self.owner("cat /root/load.json"))["files"]
         for name in NAMES:
@@ -157,7 +157,7 @@ class Swap(Drive):
 
     def used(self, lun):
         """Bytes that were written to a LUN until now, as its storage host counts them."""
-        return int(self.store(f"awk '{{print $7 * 512}}' /sys/block/{DISKS[lun]}/stat"))
+        return int(self.store(f"awk '{{printf \"%.0f\", $7 * 512}}' /sys/block/{DISKS[lun]}/stat"))
 
     def generations_are_found(self):
         """Points of both generations open, by time, by name and by number."""
@@ -169,7 +169,7 @@ class Swap(Drive):
                 raise Wrong("the old generation was not brought back")
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told["time"]))
             back = self.ask(f"recover {name} {when} --name old")
-            if back["checkpoint"] > told["checkpoint"] + 1 or self.ask("status")["recoveries"][0]["state"] != "open":
+            if back["time"] > told["time"] or self.ask("status")["recoveries"][0]["state"] != "open":
                 raise Wrong(f"by time {back['checkpoint']} was opened, and by name {told['checkpoint']}")
             self.owner("indestructible release old")
             new = self.ask(f"recover {name} latest")

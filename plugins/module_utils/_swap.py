@@ -78,7 +78,8 @@ def _next(want, device=None):
 def observe(want):
     """dict(store, generation, place, generations, under_way, and what plan() needs under _)."""
     record, begun = load_record("stores", want["store"]), load_record("stores", f"{want['store']}.next")
-    return {"store": want["store"], "generation": record.get("generation", 1), "uuid": record.get("uuid"), "place": _generations.place_of(want["config"]),
+    return {"store": want["store"], "generation": record.get("generation", 1), "uuid": record.get("uuid"),
+            "place": record.get("place") or _generations.place_of(want["config"]),
             "generations": _generations.retired(want["store"]), "under_way": begun.get("place") if begun else None, "_record": record, "_begun": begun}
 
 
