@@ -27,7 +27,7 @@ SETTINGS = (  # words, device, how its file system is made and mounted, the leas
     ("bitmap_chunk 64K", "fine", XFS, "defaults", 10),
     ("bitmap_chunk 64M", "coarse", XFS, "defaults", 10),
     ("xfs, lazytime", "default", XFS, "lazytime", 10),
-    ("xfs, log of 256 MiB", "default", XFS.replace("64m", "256m"), "defaults", 10),
+    ("xfs, log of 128 MiB", "default", XFS.replace("64m", "128m"), "defaults", 10),
     ("ext4", "default", EXT4, "defaults", 10),
     ("ext4, lazytime", "default", EXT4, "lazytime", 10),
     ("ext4, fast_commit", "default", EXT4 + " -O fast_commit", "defaults", 10),
@@ -35,7 +35,7 @@ SETTINGS = (  # words, device, how its file system is made and mounted, the leas
 LOADS = {"4": "4 KiB random, fsync", "16": "16 KiB random, fsync", "seq": "sequential", "pg": "PostgreSQL"}
 RATE = 50  # a second: random writes, transactions
 RATES = (1, 10, 100, 0)  # of random writes of 4 KiB, to tell what a commit costs from what a write costs; 0: as fast as it goes
-RATED = (DEFAULT, "block_size 1024", "replication sync")
+RATED = (DEFAULT, "block_size 2048", "block_size 1024", "replication sync")
 
 
 class Amplification(Hosts):
@@ -53,8 +53,8 @@ class Amplification(Hosts):
         """Everything; returns tables."""
         self.build(STORES, {name: dict({"size": SIZE, "store": store}, **more) for name, (store, more) in DEVICES.items()}, DISK)
         result = Table(f"Bytes of the LUN for each byte written (of the device), {RATE} a second", ["", *LOADS.values(), "KiB a transaction"])
-        rates = Table("4 KiB to random places, each with an fsync: KiB of the LUN a write, at so many writes a second", [
-            "", *(f"{rate} a second" if rate else "as fast as it goes" for rate in RATES), "KiB a commit"])
+        rates = Table("4 KiB to random places, each with an fsync: KiB of the LUN a write (KiB of the device)", [
+            "", *(f"{rate} a second" if rate else "as fast as it goes" for rate in RATES)])
         for words, device, mkfs, options, least in SETTINGS:
             with self.play.step(words) as notes:
                 self.owner("fresh", f"/dev/md/{device}", f"/srv/{device}", mkfs, options)
@@ -63,13 +63,12 @@ class Amplification(Hosts):
                 result.add(words, *cells, number(found["pg"]["log"] / found["pg"]["count"] / 1024))
                 notes.append(", ".join(cells))
                 if words in RATED:
-                    rated = [self.measure(words, device, "4", rate, 15) for rate in RATES]
-                    lone = rated[0]
-                    rates.add(words, *(f"{number(one['log'] / one['count'] / 1024)}" + ("" if rate else f" ({number(one['count'] / one['seconds'])} a second)")
-                                       for rate, one in zip(RATES, rated)), number(lone["log"] / lone["checkpoints"] / 1024))
+                    rated = [self.measure(words, device, "4", rate, 40 if rate == 1 else 15) for rate in RATES]
+                    rates.add(words, *(f"{number(one['log'] / one['count'] / 1024)} ({number(one['device'] / one['count'] / 1024)})"
+                                       + ("" if rate else f", {number(one['count'] / one['seconds'])} a second") for rate, one in zip(RATES, rated)))
         result.note = (f"In brackets: bytes that the file system gave to the device for each byte. Sequential: {human(64 << 20)} in one go. PostgreSQL: "
                        "pgbench, for each byte of its WAL. Used bytes are the difference of the log's position, in blocks from the beginning of all history "
                        "(current_seg_sequence, blocks_per_segment and next_pseg_offset in /sys/fs/nilfs2), between two commits with everything at rest, so "
                        "it is exact to the block and counts what is left over at the ends of segments.")
-        rates.note = "KiB a commit: what the LUN loses for each checkpoint with one write a second."
+        rates.note = "With one write a second each has a commit of its own, and the less there is in a commit, the more each write bears of what that costs."
         return [result, rates]

@@ -34,7 +34,9 @@ class Volume:
 CLEANED = Volume(3, 7, 8, *range(500, 900))
 
 
-@pytest.mark.parametrize("volume, first", [(Volume(*range(1, 200)), 1), (CLEANED, 500), (Volume(3, 7, 8), 7), (Volume(*range(1, 400, 2), *range(400, 600)), 399)])
+@pytest.mark.parametrize("volume, first", [
+    (Volume(*range(1, 200)), 1), (CLEANED, 500), (Volume(3, 7, 8), 7), (Volume(*range(1, 400, 2), *range(400, 600)), 399),
+])
 def test_history_is_unbroken_from_the_first_checkpoint_behind_which_none_is_missing(volume, first):
     assert _points.unbroken(volume, 1).number == first
 
