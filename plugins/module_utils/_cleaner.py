@@ -51,7 +51,7 @@ GuessMainPID=no
 ExecStart=/sbin/nilfs_cleanerd -c {rules} /dev/disk/by-uuid/{uuid} {point}
 Restart=always
 RestartSec=5
-TimeoutStopSec=10
+TimeoutStopSec=5
 Nice=10
 IOSchedulingClass=idle
 """

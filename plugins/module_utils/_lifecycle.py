@@ -75,7 +75,8 @@ def leave(config, say, seconds=20):
                         detach_loop(loop.device)
             except Problem as problem:
                 say(4, f"store {store['name']}: {problem}")
-            _cleaner.stop(store["name"])
+            with contextlib.suppress(Problem):
+                _cleaner.stop(store["name"])
             # what cannot be unmounted now is not waited for: all that matters is on the LUN or in a bitmap
             run(["timeout", "--kill-after=1", "10", "umount", store["mount"]], ok=None, timeout=20)
             if mount_at(store["mount"]):
