@@ -52,19 +52,19 @@ class Cleaner(Hosts):
             began = int(self.sh("date +%s")) + 5
             notes.append(f"md5 {told[0][:8]}")
         phases = {}
-        for words, rate, seconds in (("paced, before it cleans", RATE, 30), ("as fast as it goes, before it cleans", 0, 8)):
+        for words, rate, seconds in (("paced, before it cleans", RATE, 30), ("as fast as it goes, before it cleans", 0, 3)):
             with play.step(words):
                 phases[words] = self.steady(rate, seconds)
-        with play.step("Write on until it cleans, and twice the size of the LUN more") as notes:
+        with play.step("Write on until it cleans, and the size of the LUN more") as notes:
             least, log, end = None, 0, time.monotonic() + 900
-            while log < 2 * DISK << 20 and time.monotonic() < end:
+            while log < DISK << 20 and time.monotonic() < end:
                 found = self.steady(2 * RATE if least is None else RATE, 20)
                 if found["clean"] < 0.4 * found["segments"]:
                     least = min(least or found["clean"], found["clean"])
                 log += found["log"] if least else 0
-            self.want(least and log >= 2 * DISK << 20, "the writer was too slow")
+            self.want(least and log >= DISK << 20, "the writer was too slow")
             notes.append(f"{human(log)} written, at least {least} of {found['segments']} segments free")
-        for words, rate, seconds in (("paced, while it cleans", RATE, 60), ("as fast as it goes, while it cleans", 0, 8)):
+        for words, rate, seconds in (("paced, while it cleans", RATE, 60), ("as fast as it goes, while it cleans", 0, 3)):
             with play.step(words) as notes:
                 phases[words] = self.steady(rate, seconds)
                 notes.append(f"{phases[words]['clean']} segments free")
