@@ -60,7 +60,7 @@ prove: venv ## the long proofs: ten power losses, a kill after every task and ar
 	@LAB_ROUNDS=10 LAB_STEP=1 tools/lab-test powerloss interrupt
 	@tools/proofs
 
-bench: venv ## how fast it is, as ratios; PARTS="latency commit guard site" chooses
+bench: venv ## how fast it is, as ratios; PARTS="latency commit guard site amplification cleaner" chooses
 	@LAB_NAME=bench molecule/bench/bench.py $(PARTS)
 
 demo: venv ## two hosts, two devices, to look at; they stay up until demo-down

@@ -4,7 +4,7 @@
 """make bench: what a device costs against what it is made of and against its peers, what the guard costs, and how long a run of site takes.
 
 Everything is measured in one run on one machine and told as a ratio: User-Mode Linux is slow, and equally so for both sides.
-Parts: latency, commit, guard, site; all of them unless some are named. Environment: LAB_RELEASE (12 or 13).
+Parts: latency, commit, guard, site, amplification, cleaner; all of them unless some are named. Environment: LAB_RELEASE (12 or 13).
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "lab"), HERE]
 
 from play import Play, main, style  # noqa: E402
+from amplification import Amplification  # noqa: E402
+from cleaner import Cleaner  # noqa: E402
 from latency import commit, latency  # noqa: E402
 from pair import OWNER, Pair  # noqa: E402
 from runs import Runs  # noqa: E402
 from watch import guard  # noqa: E402
 
 PAIRED = {"latency": latency, "commit": commit, "guard": guard}  # parts that share two hosts, in this order
-PARTS = (*PAIRED, "site")
+PARTS = (*PAIRED, "site", "amplification", "cleaner")
 
 
 def measure(play, parts, arguments):
@@ -48,6 +50,10 @@ def measure(play, parts, arguments):
     if "site" in parts:
         part(Runs(play, arguments.repeat, arguments.owners).run)
         release = release or about(play)
+    for name, work in (("amplification", Amplification), ("cleaner", Cleaner)):
+        if name in parts:
+            part(work(play).run)
+            release = release or about(play)
     return release, tables
 
 

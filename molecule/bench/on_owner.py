@@ -10,12 +10,21 @@
     write FILE SECONDS                   write and fsync 4 KiB all over a file, as fast as it goes
     rest SECONDS                         wait until all arrays have all their legs and nothing is under way, and then for so many seconds
     glance COUNT                         microseconds that it takes to read a file of sysfs
+    fresh DEVICE FOLDER MKFS [OPTIONS]   make a file system on a device of the collection and mount it, with a file to overwrite and a PostgreSQL on it
+    amplify ARRAY VOLUME FOLDER LOAD RATE SECONDS
+                                         what LOAD (4, 16: KiB written to random places and fsynced, RATE times a second, 0: as fast as it goes; seq;
+                                         pg: transactions) makes the device and the store write
+    steady ARRAY VOLUME FILE KIB RATE SECONDS
+                                         write and fsync all over a file; the times, and what was read from and written to the LUN meanwhile
 """
+import contextlib
 import fcntl
+import glob
 import json
 import os
 import random
 import re
+import shlex
 import statistics
 import struct
 import subprocess
@@ -78,9 +87,9 @@ def append(folder, seconds, pause):
     return times
 
 
-def stream(folder, size):
-    """MB/s of a write of size MiB to a new file with an fsync at its end."""
-    path, data = f"{folder}/bench.data", os.urandom(1 << 20)
+def stream(folder, size, name="bench.data", keep=False):
+    """MB/s of a write of size MiB to a new file with an fsync at its end; keep leaves it there."""
+    path, data = f"{folder}/{name}", os.urandom(1 << 20)
     began = time.monotonic()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for _chunk in range(size):
@@ -88,7 +97,8 @@ def stream(folder, size):
     os.fsync(handle)
     took = time.monotonic() - began
     os.close(handle)
-    os.unlink(path)
+    if not keep:
+        os.unlink(path)
     return size * (1 << 20) / took / 1e6
 
 
@@ -178,6 +188,120 @@ def glance(count):
     return {"us": (time.monotonic() - began) / int(count) * 1e6}
 
 
+# -- amplification
+
+FILE, SEQUENTIAL, TEMPLATE = 128, 64, "/var/lib/postgresql/bench"  # MiB, MiB, a data directory that is copied
+
+
+def postgres(*words):
+    """Output of a program of PostgreSQL, run by its user."""
+    home = max(glob.glob("/usr/lib/postgresql/*/bin"))
+    done = subprocess.run(["runuser", "-u", "postgres", "--", f"{home}/{words[0]}", *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          cwd="/", check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} ends with {done.returncode}: {done.stdout[-2000:]}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def server(data):
+    """A PostgreSQL that runs on a data directory meanwhile, with nothing changed but where it listens."""
+    postgres("pg_ctl", "-D", data, "-w", "-l", "/tmp/bench-pg.log", "-o", "-p 5544 -k /tmp -c listen_addresses=", "start")
+    try:
+        yield lambda question: postgres("psql", "-h", "/tmp", "-p", "5544", "-qAt", "-c", question, "postgres").strip()
+    finally:
+        postgres("pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
+
+
+def fresh(device, folder, mkfs, options="defaults"):
+    if not os.path.exists(TEMPLATE):
+        postgres("initdb", "-D", TEMPLATE)
+        with server(TEMPLATE):
+            postgres("pgbench", "-h", "/tmp", "-p", "5544", "-q", "-i", "-s", "2", "postgres")
+    subprocess.run(["umount", "-q", folder], check=False)
+    os.makedirs(folder, exist_ok=True)
+    for words in (["wipefs", "-qa", device], [*shlex.split(mkfs), device], ["mount", "-o", options, device, folder],
+                  ["cp", "-a", TEMPLATE, f"{folder}/pg"], ["chmod", "755", folder]):
+        subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    stream(folder, FILE, "random", keep=True)
+    return {}
+
+
+def sectors(name):
+    return int(text(f"/sys/class/block/{name}/stat").split()[6]) * 512
+
+
+def even(array, handle):
+    """Bring all that was written to the store and commit it; the number of the checkpoint."""
+    for _attempt in range(2):  # the second for what the first made dirty on its way
+        os.sync()
+        settled, end = 0, time.monotonic() + 60
+        while settled < 3 and time.monotonic() < end:
+            moving = [name for name in os.listdir("/sys/class/block") if name == array or name.startswith("loop")]
+            settled = 0 if any(text(f"/sys/class/block/{name}/stat").split()[8] != "0" for name in moving) else settled + 1
+            time.sleep(0.05)
+        number = struct.unpack("<Q", fcntl.ioctl(handle, SYNC, bytes(8)))[0]
+    return number
+
+
+def amplify(array, volume, folder, load, rate, seconds):
+    about = os.stat(volume)
+    disk = os.path.basename(os.path.realpath(f"/sys/dev/block/{os.major(about.st_dev)}:{os.minor(about.st_dev)}"))
+    handle = os.open(volume, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.ExitStack() as stack:
+        ask = stack.enter_context(server(f"{folder}/pg")) if load == "pg" else None
+        if ask:
+            ask("CHECKPOINT")
+        first = even(array, handle)
+        log, device, began = used(disk)[0], sectors(array), time.monotonic()
+        if ask:
+            start = ask("SELECT pg_current_wal_lsn()")
+            said = postgres("pgbench", "-h", "/tmp", "-p", "5544", "-n", "-c", "4", "-T", seconds, *(["-R", rate] if float(rate) else []), "postgres")
+            ask("CHECKPOINT")
+            count, written = int(re.search(r"processed: (\d+)", said).group(1)), int(ask(f"SELECT pg_current_wal_lsn() - '{start}'::pg_lsn"))
+        elif load == "seq":
+            count, written = 1, stream(folder, SEQUENTIAL) and SEQUENTIAL << 20
+        else:
+            count = len(scatter(f"{folder}/random", int(load) * 1024, float(rate), float(seconds)))
+            written = count * int(load) * 1024
+        busy = time.monotonic() - began
+        last = even(array, handle)
+        found = {"count": count, "written": written, "device": sectors(array) - device, "log": used(disk)[0] - log, "checkpoints": last - first,
+                 "seconds": busy, "whole": whole(array)}
+    os.close(handle)
+    return found
+
+
+def scatter(path, size, rate, seconds):
+    """Times of writes of size bytes to random places, each with an fsync, at that rate (0: as fast as it goes) in so many seconds."""
+    handle, data, places, began, times = os.open(path, os.O_WRONLY), os.urandom(size), random.Random(), time.monotonic(), []
+    slots = os.fstat(handle).st_size // size
+    while time.monotonic() - began < seconds:
+        start = time.monotonic()
+        os.pwrite(handle, data, places.randrange(slots) * size)
+        os.fsync(handle)
+        times.append(time.monotonic() - start)
+        if rate:
+            time.sleep(max(0.0, began + len(times) / rate - time.monotonic()))
+    os.close(handle)
+    return times
+
+
+def steady(array, volume, path, size, rate, seconds):
+    about = os.stat(volume)
+    disk = os.path.basename(os.path.realpath(f"/sys/dev/block/{os.major(about.st_dev)}:{os.minor(about.st_dev)}"))
+
+    def seen():
+        stat = text(f"/sys/class/block/{disk}/stat").split()
+        return used(disk)[0], int(stat[2]) * 512, int(stat[6]) * 512
+    began, before = time.monotonic(), seen()
+    found = percentiles(scatter(path, int(size) * 1024, float(rate), float(seconds)))
+    log, read, written = (now - then for now, then in zip(seen(), before))
+    return dict(found, seconds=time.monotonic() - began, log=log, read=read, written=written, whole=whole(array),
+                clean=int(text(f"/sys/fs/nilfs2/{disk}/segments/clean_segments")), segments=int(text(f"/sys/fs/nilfs2/{disk}/segments/segments_number")))
+
+
 if __name__ == "__main__":
-    verbs = {"latency": latency, "commit": commit, "process": process, "write": write, "rest": rest, "glance": glance}
+    verbs = {"latency": latency, "commit": commit, "process": process, "write": write, "rest": rest, "glance": glance, "fresh": fresh,
+             "amplify": amplify, "steady": steady}
     print(json.dumps(verbs[sys.argv[1]](*sys.argv[2:])))

@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the indestructible.block authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A storage host and an owner, made by the collection, with a second LUN that is set up by hand as a peer to compare with."""
+"""A storage host and an owner, made by the collection; as a Pair with a second LUN that is set up by hand as a peer to compare with."""
 
 from __future__ import annotations
 
@@ -18,23 +18,51 @@ NAIVE = "/mnt/naive"  # where the second LUN is mounted, with nothing set that t
 DISKS = (16384, 8192, 1024)  # MiB, sparse: the LUN of the devices, the second LUN, the disk of DRBD
 
 
-class Pair:
-    """The two hosts; up() is to be called first. add(number) gives the store so many small devices more."""
+class Hosts:
+    """The two hosts. build() makes stores on LUNs of their own (dict of names and what differs from the default) and devices (of names and dicts)."""
 
     def __init__(self, play):
         self.play = play
         self.inventory = f"{os.path.dirname(play.log_path)}/bench-inventory.yml"
         with open(f"{HERE}/on_owner.py", encoding="utf-8") as file:
             self.program = file.read()
-        self.naive = False
 
     def owner(self, *words):
         """What the program on the owner answers."""
-        return json.loads(self.play.ssh(OWNER, f"python3 - {' '.join(str(word) for word in words)}", self.program))
+        return json.loads(self.play.ssh(OWNER, "python3 - " + " ".join(f"'{word}'" for word in words), self.program))
 
     def sh(self, *lines, host=OWNER, stdin=None):
         """Run lines of shell on a host, each only if the one before succeeded; what they printed."""
         return self.play.ssh(host, " && ".join(lines), stdin).strip()
+
+    def array(self, name):
+        """mdN of a device."""
+        return os.path.basename(self.sh(f"readlink -f /dev/md/{name}"))
+
+    def build(self, stores, devices, disk):
+        """Boot with disks of so many MiB, and run site."""
+        play = self.play
+        play.inventories[:] = [self.inventory, play.lab.path + "/inventory.yml"]
+        with open(self.inventory, "w", encoding="utf-8") as file:
+            json.dump({"all": {"vars": {
+                "indestructible_initiator_name": f"{NAME}:{OWNER}",
+                "indestructible_exports": [{"name": name, "target": f"{NAME}:{name}", "lun": 0, "backing": f"/dev/ubd{letter}",
+                                            "allow": [{"initiator": f"{NAME}:{OWNER}"}]} for name, letter in zip(stores, "bcdefg")],
+                "indestructible_stores": [dict({"name": name, "portal": "10.99.0.11", "target": f"{NAME}:{name}", "lun": 0}, **more)
+                                          for name, more in stores.items()],
+                "indestructible_devices": [dict({"name": name}, **more) for name, more in devices.items()]}}}, file)
+        with play.step("Boot a storage host and an owner"):
+            play.up([STORE, OWNER], [disk] * len(stores))
+        with play.step(f"Run site: {len(devices)} devices on {len(stores)} stores"):
+            play.playbook("site")
+
+
+class Pair(Hosts):
+    """The two hosts; up() is to be called first. add(number) gives the store so many small devices more."""
+
+    def __init__(self, play):
+        super().__init__(play)
+        self.naive = False
 
     def up(self):
         """Boot and build."""
@@ -67,10 +95,6 @@ class Pair:
                 "for try in $(seq 50); do disk=$(ls /dev/disk/by-path/*:naive-lun-0) && break; sleep 0.1; done", f"mkfs.nilfs2 -q $disk && mkdir -p {NAIVE}",
                 f"mount -t nilfs2 -o nogc $disk {NAIVE}")
         self.naive = True
-
-    def array(self, name):
-        """mdN of a device."""
-        return os.path.basename(self.sh(f"readlink -f /dev/md/{name}"))
 
     def md_mirror(self, name, state):
         """Attach or detach the remote leg of a device, and leave it so."""

@@ -17,7 +17,7 @@ import difflib
 import posixpath
 import re
 
-from ._core import MIB, STATE_DIR, Problem, human_size, parse_size
+from ._core import MIB, STATE_DIR, Problem, human_size, parse_period, parse_size
 
 STORES_DIR = f"{STATE_DIR}/stores"
 BLOCK = 4096
@@ -37,9 +37,11 @@ COMMIT_INTERVAL, COMMIT_DEADLINE = 1, 5  # seconds: how often the guard commits 
 WATCHDOG = 10  # seconds after which systemd ends a guard that has stopped working
 TIME_BASE_MARGIN = 4  # seconds that the derived time base is above the least one
 DEVICE_KEYS = ("name", "size", "store", "local") + tuple(DEVICE_DEFAULTS)
-STORE_KEYS = ("name", "portal", "target", "lun", "chap", "timeouts", "device", "block_size", "reserved", "commit_interval", "commit_deadline")
+STORE_KEYS = ("name", "portal", "target", "lun", "chap", "timeouts", "device", "block_size", "reserved", "commit_interval", "commit_deadline",
+              "retention")
 EXPORT_KEYS = ("name", "target", "lun", "backing", "size", "serial", "portals", "allow")
 ALLOW_KEYS = ("initiator", "chap")
+RETENTION_KEYS = ("keep",)
 CHAP_KEYS = ("username", "password", "mutual_username", "mutual_password")
 TIMEOUT_KEYS = ("replacement_timeout", "noop_out_interval", "noop_out_timeout", "login_timeout", "login_retries")
 
@@ -101,6 +103,7 @@ def store_problems(stores, check_portal):
         problems += _range_problem(store, "commit_interval", 1, 3600, label)
         problems += _range_problem(store, "commit_deadline", 2, 600, label)
         problems += _number_problems(store.get("timeouts"), f"{label}: timeouts", TIMEOUT_KEYS)
+        problems += _retention_problems(store.get("retention"), f"{label}: retention")
         if place and place in taken:
             where = place if isinstance(place, str) else f"LUN {place[1]} of {place[0]}"
             problems.append(f"{label}: {where} is already the place of store {taken[place]!r}; one LUN holds one store")
@@ -221,6 +224,7 @@ def resolve_stores(stores, normal_portal, chap=True):
             "reserved": int(store.get("reserved") or 5),
             "commit_interval": _commit_times(store)[0],
             "commit_deadline": _commit_times(store)[1],
+            "keep": (store.get("retention") or {}).get("keep"),
             "label": LABEL_PREFIX + store["name"],
             "mount": f"{STORES_DIR}/{store['name']}",
         })
@@ -382,6 +386,21 @@ def _number_problems(numbers, label, keys):
     problems = _unknown_keys(numbers, keys, label)
     for key in keys:
         problems += _range_problem(numbers, key, 0, 86400, label)
+    return problems
+
+
+def _retention_problems(retention, label):
+    if retention is None or retention == "":
+        return []
+    if not isinstance(retention, dict):
+        return [f"{label} is no mapping; write keep: and a period, such as retention: {{keep: 30d}}"]
+    problems = _unknown_keys(retention, RETENTION_KEYS, label)
+    if not _given(retention, "keep"):
+        return problems + [f"{label}: keep is missing; write a period such as 30d, or leave retention out to keep everything"]
+    try:
+        parse_period(retention["keep"], f"{label}: keep")
+    except Problem as problem:
+        problems.append(str(problem))
     return problems
 
 

@@ -25,6 +25,7 @@ STATE_DIR = "/var/lib/indestructible"
 RUN_DIR = "/run/indestructible"
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+PERIODS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB, "P": 1 << 50}
 
 
@@ -99,6 +100,20 @@ def parse_size(value, name="size"):
     if size <= 0:
         raise Problem(f"{name}: {value!r} is not a size above zero")
     return size
+
+
+def parse_period(value, name="period"):
+    """Seconds (int) of a period such as 30d, 12h, 90m or 2w. Raises Problem naming the value."""
+    found = None if isinstance(value, bool) else re.fullmatch(r"([0-9]{1,6})([mhdw])", str(value).strip())
+    if not found or not int(found.group(1)):
+        raise Problem(f"{name}: {value!r} is not a period; write a number and m, h, d or w, such as 30d, 12h, 90m or 2w")
+    return int(found.group(1)) * PERIODS[found.group(2)]
+
+
+def human_period(seconds):
+    """A period in seconds as parse_period() reads it, in the largest unit that divides it: 30d, 90m."""
+    unit = next(unit for unit in ("w", "d", "h", "m") if seconds % PERIODS[unit] == 0 and (unit != "w" or seconds < 5 * PERIODS["w"]))
+    return f"{seconds // PERIODS[unit]}{unit}"
 
 
 def human_size(size):

@@ -12,14 +12,14 @@ import os
 import threading
 import time
 
-from . import _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
-from ._core import RUN_DIR, Problem, converge, host_lock, load_record
+from . import _cleaner, _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
+from ._core import RUN_DIR, Problem, converge, host_lock, load_record, parse_period
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._host_config import is_ours, mirror_of
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._loop import loops
-from ._mount import mount_at, unmount
+from ._mount import mount_at
 from ._nilfs import Volume, attribute, read_super
 
 LEAVING = f"{RUN_DIR}/leaving"  # a file that is there from the moment at shutdown from which nothing may be brought back
@@ -27,6 +27,7 @@ _MANY = 16384  # dirty blocks (64 MiB of 4 KiB) that are committed without waiti
 _RENEW, _GLANCE = 5, 1  # seconds
 _RETRY_FIRST, _RETRY_LAST = 1, 60  # seconds between attempts to bring legs back
 _QUICK = 0.05  # seconds; a commit that takes longer is looked at often
+_FORGET = 3600  # seconds between looks at what the history that is no more had protected
 _CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again
 
 
@@ -52,6 +53,7 @@ class StoreWatch:
         self.began = self.good = self.checkpoint = self.took = self.wall = None
         self.error = None
         self.last_start = self.renewed = self.glanced = 0.0
+        self.forgot = None
         self._lock, self._go, self._worker, self._force = threading.Lock(), threading.Event(), None, False
 
     # -- commits: in a thread, because nothing can end one that hangs, and even to ask what is dirty waits for a log that is being written ------
@@ -121,6 +123,9 @@ class StoreWatch:
                 self._keep(joined, now)
         elif joined or (self.disk and not stuck and now - self.renewed >= _RENEW):  # whoever knocks has to find out that this host lives
             self.commit(now)
+        if joined and self.store.get("keep") and (self.forgot is None or now - self.forgot >= _FORGET):
+            self.forgot = now
+            threading.Thread(target=self._forget, daemon=True).start()
         if stuck > self.store["commit_deadline"]:
             self.link.abort()  # whatever waits there, also an attempt to bring legs back
         if self.busy and not self.busy.is_alive():
@@ -171,6 +176,13 @@ class StoreWatch:
                             f"{note['seconds']} seconds)")
         except (Problem, OSError):
             pass  # the store failed just now, or a run of Ansible goes first: the next tick sees that
+
+    def _forget(self):
+        try:
+            with host_lock(5):
+                _cleaner.forget(self.store["mount"], parse_period(self.store["keep"]))
+        except (Problem, OSError):
+            self.forgot = time.monotonic() - _FORGET + 60  # a run of Ansible goes first, or the store failed just now
 
     def fail(self, why, now):
         """Take all legs on this store out."""
@@ -242,7 +254,7 @@ class StoreWatch:
         if mount and (not self.link.disk() or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
             self.say(5, f"store {self.name}: its volume is broken and is mounted again")
             self._clear()
-            unmount(point)
+            _nilfs_volume.take_down(self.name, point)
             mount = None
         if not mount:
             _swap.finish(self.store)
@@ -255,7 +267,8 @@ class StoreWatch:
                 raise Problem(f"{device or 'its disk'} holds {'the volume ' + found.uuid if found else 'no nilfs2 volume'} and not the one of this store "
                               f"({record.get('uuid')})")
             want = _nilfs_volume.normalize({"name": self.name, "label": self.store["label"], "mount": point, "device": device,
-                                            "block_size": found.block_size, "reserved": self.store["reserved"]})
+                                            "block_size": found.block_size, "reserved": self.store["reserved"],
+                                            "keep": self.store.get("keep")})
             converge([want], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
         self.disk = self.link.disk()
         self.renewed = 0.0  # a new login has to be registered before anything is written

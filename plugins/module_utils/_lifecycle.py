@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 
-from . import _loopfile, _md, _md_act
+from . import _cleaner, _loopfile, _md, _md_act
 from ._blank import find_use
 from ._core import Problem, converge, host_lock, load_record, run, save_file, wait_until
 from ._guard_store import LEAVING
@@ -75,6 +75,8 @@ def leave(config, say, seconds=20):
                         detach_loop(loop.device)
             except Problem as problem:
                 say(4, f"store {store['name']}: {problem}")
+            with contextlib.suppress(Problem):
+                _cleaner.stop(store["name"])
             # what cannot be unmounted now is not waited for: all that matters is on the LUN or in a bitmap
             run(["timeout", "--kill-after=1", "10", "umount", store["mount"]], ok=None, timeout=20)
             if mount_at(store["mount"]):

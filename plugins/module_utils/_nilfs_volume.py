@@ -5,7 +5,7 @@
 # Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""A nilfs2 volume on a block device: made once, mounted without its cleaner, grown; never erased."""
+"""A nilfs2 volume on a block device: made once, mounted without its cleaner (or with one that keeps a period), grown; never erased."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import os
 import re
 import signal
 
-from . import _generations, _owner
-from ._core import STATE_DIR, Problem, Step, human_size, load_record, run, save_record, wait_until
+from . import _cleaner, _generations, _owner
+from ._core import STATE_DIR, Problem, Step, human_period, human_size, load_record, parse_period, run, save_record, wait_until
 from ._blank import describe, find_use
 from ._blockdev import identity_of, is_block, size_of
 from ._iscsi_node import initiator_name
@@ -57,10 +57,12 @@ def normalize(given, check_mode=False):
     reserved = given.get("reserved") or 5
     if not 1 <= reserved <= 99:
         raise Problem(f"reserved: {reserved} is not a share from 1 to 99 percent")
+    keep = parse_period(given["keep"], "keep") if given.get("keep") else None
     record = name or re.sub(r"[^A-Za-z0-9._-]", "_", label)
     device = given.get("device") or (_claimed_device(record) if state == "absent" else None)
     return {"device": device, "name": name, "label": label, "mount": point, "state": state, "block_size": block_size,
-            "reserved": reserved, "record": record, "adopt": bool(given.get("adopt")), "configured": bool(given.get("configured")), "check_mode": check_mode}
+            "reserved": reserved, "keep": keep, "record": record, "adopt": bool(given.get("adopt")), "configured": bool(given.get("configured")),
+            "check_mode": check_mode}
 
 
 def _claimed_device(record):
@@ -87,10 +89,10 @@ def _blank_state(want):
         "name": want["name"], "device": want["device"], "state": "absent", "label": None, "uuid": None, "mountpoint": None, "fstab": False,
         "block_size": None, "device_size": None, "size": None, "segments": None, "segment_size": None, "clean_segments": None,
         "reserved": None, "reserved_segments": None, "free": None, "available": None, "checkpoints": None, "snapshots": None,
-        "first_checkpoint": None, "last_checkpoint": None, "read_only": None, "error": None, "cleaner": None, "owner": None,
+        "first_checkpoint": None, "last_checkpoint": None, "read_only": None, "error": None, "cleaner": None, "keep": None, "owner": None,
         "_marked": False, "_held": None, "_owner_problem": None,
         "_exists": False, "_content": None, "_use": None, "_half_done": False, "_other_point": None, "_point_taken": None,
-        "_users": [], "_fstab_text": "", "_record": {},
+        "_users": [], "_fstab_text": "", "_record": {}, "_loose": [], "_cleaner_written": False,
     }
 
 
@@ -99,6 +101,7 @@ def observe(want):
     state = _blank_state(want)
     state["_record"] = load_record("stores", want["record"])
     state["_fstab_text"] = read_fstab()
+    state["keep"] = _cleaner.kept(want["record"])
     mounts = read_mounts()
     device, point = want["device"], want["mount"]
     if device and os.path.exists(device):
@@ -151,7 +154,8 @@ def _observe_volume(want, state, device, mounts):
         state["_use"] = find_use(device)
         return
     state.update(mountpoint=mount.point, read_only="ro" in mount.options or "ro" in mount.super_options,
-                 cleaner=bool(cleaners(device, mount.point)))
+                 cleaner=bool(cleaners(device, mount.point)), _loose=_cleaner.loose(device, mount.point, want["record"]),
+                 _cleaner_written=bool(want["keep"]) and _cleaner.is_written(want["record"], found.uuid, mount.point, want["keep"]))
     with Volume(mount.point) as volume:
         usage = volume.usage()
         _next, checkpoints, snapshots = volume.counts()
@@ -177,7 +181,7 @@ def _users(device, point, mounts):
     found = [f"{loop.device} over {loop.backing}" for loop in loops() if loop.backing.startswith(prefix)]
     if device and os.path.exists(device):
         found += [f"a snapshot mounted on {mount.point}" for mount in snapshot_mounts(device, mounts)]
-    return found + users_of(point)
+    return found + [user for user in users_of(point) if not user.startswith("nilfs_cleanerd ")]  # a cleaner is stopped before
 
 
 def plan(want, state):
@@ -255,7 +259,20 @@ def _plan_new(want, state, steps=()):
     if want["state"] == "mounted":
         _check_point(want, state)
         steps += [Step("mount", f"mounted it on {want['mount']} without a cleaner"), Step("fstab", f"entered {want['mount']} in /etc/fstab")]
+        steps += _plan_cleaner(want, state, True)
     return steps
+
+
+def _plan_cleaner(want, state, mounted):
+    """Steps that let history older than wanted be deleted, or have all of it kept. mounted: whether it is mounted anew by a step before."""
+    point, keep = want["mount"], want["keep"]
+    if keep and (mounted or state["keep"] != keep or not state["cleaner"] or state["_loose"] or not state["_cleaner_written"]):
+        return [Step("clean", f"had the cleaner of {point} keep the history of {human_period(keep)} and delete what is older when space is short")]
+    if state["keep"] and not keep:
+        return [Step("keep_all", f"stopped the cleaner of {point}, so that all history is kept from now on")]
+    if state["cleaner"] and not keep and not mounted and not state["read_only"]:
+        return [Step("no_cleaner", f"stopped the cleaner of {point}, which deletes history")]
+    return []
 
 
 def _check_point(want, state):
@@ -276,8 +293,8 @@ def _plan_mounted(want, state):
         raise Problem(f"the volume {want['label']!r} on {device} is mounted on {state['mountpoint']} and not on {point}; unmount it there first")
     elif state["read_only"] and not state["_users"]:
         steps.append(Step("remount", f"unmounted {point}, which had become read-only, and mounted it again"))
-    elif state["cleaner"] and not state["read_only"]:
-        steps.append(Step("no_cleaner", f"stopped the cleaner of {point}, which deletes history"))
+    if not state["read_only"] or steps:
+        steps += _plan_cleaner(want, state, bool(steps))
     if fstab_with(state["_fstab_text"], _entry(state["uuid"], point)) != state["_fstab_text"]:
         steps.append(Step("fstab", f"entered {point} in /etc/fstab"))
     if state["size"] < state["device_size"] and (not state["read_only"] or not state["_users"]):
@@ -299,6 +316,8 @@ def _plan_out(want, state):
         steps.append(Step("no_fstab", f"took {want['mount']} out of /etc/fstab", {"uuid": state["uuid"]}))
     if want["state"] == "absent" and state["owner"] and state["owner"]["here"]:
         steps.append(Step("release", f"gave {want['device']} up, so that another host may claim it"))
+    if want["state"] == "absent" and state["keep"]:
+        steps.append(Step("keep_all", "removed its cleaner"))
     return steps
 
 
@@ -331,16 +350,19 @@ def perform(want, step):
     elif step.verb == "mount":
         _mount(want)
     elif step.verb == "remount":
-        unmount(point)
+        take_down(want["record"], point)
         _mount(want)
     elif step.verb == "no_cleaner":
-        run(["mount", "-t", "nilfs2", "-o", "remount,rw," + MOUNT_OPTIONS, device, point])
-        for number in cleaners(device, point):  # one that mount does not know of, such as one started by hand
-            try:
-                os.kill(number, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
-        wait_until(lambda: not cleaners(device, point), 15, f"the cleaner of {point} to end")
+        _stop_loose(want)
+    elif step.verb == "clean":
+        _cleaner.stop(want["record"])
+        if cleaners(device, point):
+            _stop_loose(want)
+        _cleaner.start(device, want["record"], read_super(device).uuid, point, want["keep"])
+    elif step.verb == "keep_all":
+        _cleaner.remove(want["record"])
+        if device and cleaners(device, point):
+            _stop_loose(want)
     elif step.verb == "fstab":
         number = read_super(device).uuid
         write_fstab(fstab_with(read_fstab(), _entry(number, point)))
@@ -351,9 +373,27 @@ def perform(want, step):
         with Volume(point) as volume:
             volume.resize(size_of(device))
     elif step.verb == "unmount":
-        unmount(step.args["point"])
+        take_down(want["record"], step.args["point"])
     elif step.verb == "place":
         _remember(want, {"place": None})
+
+
+def take_down(record, point):
+    """Unmount a volume, given the name of its record; its cleaner, which holds the mount point, ends before."""
+    _cleaner.stop(record)
+    unmount(point)
+
+
+def _stop_loose(want):
+    """Stop a cleaner that mount.nilfs2 or somebody started."""
+    device, point = want["device"], want["mount"]
+    run(["mount", "-t", "nilfs2", "-o", "remount,rw," + MOUNT_OPTIONS, device, point])
+    for number in cleaners(device, point):  # one that mount does not know of, such as one started by hand
+        try:
+            os.kill(number, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+    wait_until(lambda: not cleaners(device, point), 15, f"the cleaner of {point} to end")
 
 
 def _remember(want, more):
@@ -434,6 +474,10 @@ def predict(want, state, steps):
             after.update(state="mounted", mountpoint=want["mount"], read_only=False, cleaner=False)
         elif step.verb == "no_cleaner":
             after["cleaner"] = False
+        elif step.verb == "clean":
+            after.update(cleaner=True, keep=want["keep"])
+        elif step.verb == "keep_all":
+            after.update(cleaner=False if after["state"] == "mounted" else None, keep=None)
         elif step.verb == "fstab":
             after["fstab"] = True
         elif step.verb == "no_fstab":

@@ -89,6 +89,18 @@ def newest_before(volume, when):
     return best
 
 
+def unbroken(volume, start):
+    """The first Checkpoint from that number on behind which none is missing, or None. Those before it are single ones that were protected while a cleaner
+    deleted the others.
+    """
+    while True:
+        part = volume.checkpoints(start, 64)
+        holes = [after.number for before, after in zip(part, part[1:]) if after.number != before.number + 1]
+        if not holes:
+            return part[0] if part else None
+        start = holes[-1]
+
+
 def newest_safe(volume, catalogue, start):
     """The newest recovery point that is not newer than the Checkpoint start (or None), as a Checkpoint or None."""
     found = start
@@ -102,9 +114,10 @@ def newest_safe(volume, catalogue, start):
 
 
 def oldest_safe(volume, catalogue):
-    """The oldest recovery point, a Checkpoint or None."""
-    number = catalogue["since"]
-    while True:
+    """The oldest recovery point of the unbroken history, a Checkpoint or None."""
+    first = unbroken(volume, catalogue["since"])
+    number = first.number if first else 0
+    while number:
         found = volume.checkpoints(number, 1)
         if not found:
             return None
@@ -114,6 +127,7 @@ def oldest_safe(volume, catalogue):
         if window and window["last"] is None:
             return None
         number = (window["last"] if window else found[0].number) + 1
+    return None
 
 
 def describe_range(volume, catalogue):
@@ -124,6 +138,8 @@ def describe_range(volume, catalogue):
 
 def range_text(oldest, newest):
     """The phrase for two ends as read_points() gives them. Pure."""
+    if newest and not oldest:
+        return f"only single protected points can be recovered, the newest of them checkpoint {newest['checkpoint']} of {newest['iso']}"
     if not oldest or not newest:
         return "there is no recovery point yet"
     return (f"it can be recovered as of any second from {oldest['iso']} (checkpoint {oldest['checkpoint']}) to {newest['iso']} "
@@ -141,9 +157,10 @@ def choose(volume, device, catalogue, wish, unsafe=False):
             raise nothing("nothing to recover")
         return found
     if wish.kind == "time":
-        found = newest_safe(volume, catalogue, newest_before(volume, wish.value))
-        if not found:
-            raise nothing(f"{iso(wish.value)} is before its first recovery point")
+        found, oldest = newest_safe(volume, catalogue, newest_before(volume, wish.value)), oldest_safe(volume, catalogue)
+        if not found or not oldest or found.number < oldest.number:
+            older = f"; protected points before that can be opened by name or number, the newest of them {found.number} of {iso(found.time)}" if found else ""
+            raise nothing(f"{iso(wish.value)} is before its first recovery point{older}")
         return found
     number = wish.value
     if wish.kind == "name":

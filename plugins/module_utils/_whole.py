@@ -14,6 +14,7 @@ import os
 import time
 
 from . import _adopt, _generations, _md, _nilfs_volume, _recovery, _swap
+from ._cleaner import unit_of
 from ._core import RUN_DIR, Problem, human_size, list_records, load_record, read_text
 from ._filesystem import read_filesystem
 from ._iscsi_node import luns, sessions
@@ -73,6 +74,8 @@ def _store(name, guarded):
         state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"))
         if state["owner"] and not state["owner"]["here"]:
             state["problem"] = f"its LUN is owned by {who(state['owner'])}"
+        elif state["keep"] and state["cleaner"] is False:
+            state["problem"] = state["problem"] or f"its cleaner does not run, so nothing keeps it from filling up; systemctl status {unit_of(name)}"
     except (OSError, Problem) as problem:
         state = {"name": name, "state": "unknown", "problem": str(problem)}
     state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None, generation=_generations.current(name),

@@ -10,7 +10,7 @@ module: nilfs_volume
 short_description: A nilfs2 volume that keeps its history
 version_added: 0.1.0
 description:
-  - Makes a nilfs2 volume on a blank block device, mounts it without its cleaner (which would delete history), enters it in
+  - Makes a nilfs2 volume on a blank block device, mounts it without its cleaner (which would delete history, unless O(keep) asks for it), enters it in
     F(/etc/fstab), and grows it when the device has grown.
   - Only a blank device is formatted - one without any signature, with zeros in its first and last 4 MiB, that nothing uses. There
     is no option to format anything else. A volume with the wanted label is taken as it is; one with another label is refused.
@@ -79,6 +79,14 @@ options:
     description: Share of the segments, in percent, that a new volume keeps back. An existing one keeps its own.
     type: int
     default: 5
+  keep:
+    description:
+      - How long history is kept, as a number and V(m), V(h), V(d) or V(w), such as V(30d). Without it all history is kept for good.
+      - With it a cleaner (C(nilfs_cleanerd), as a unit of systemd) begins when less than 30 % of the segments are free, deletes checkpoints that are
+        older, and goes on until 40 % are free. What is protected (snapshots) is never deleted, nor what is younger, even if the volume fills.
+      - Given, changed or left out at any time, while the volume is in use. Counts with O(state=mounted) only.
+    type: str
+    version_added: 0.1.0
 """
 
 EXAMPLES = r"""
@@ -92,6 +100,12 @@ EXAMPLES = r"""
     device: /dev/vg0/history
     label: history
     mount: /srv/history
+
+- name: The volume of a store that keeps 30 days
+  indestructible.block.nilfs_volume:
+    name: vault1
+    device: /dev/disk/by-id/wwn-0x60014050a1b2c3d4e5f60718293a4b5c
+    keep: 30d
 
 - name: Take the volume of a host over that burnt down
   indestructible.block.nilfs_volume:
@@ -215,6 +229,10 @@ volume:
       description: Whether a cleaner is at work on it.
       type: bool
       returned: always
+    keep:
+      description: Seconds of history that its cleaner is told to keep; null when it has none and everything is kept.
+      type: int
+      returned: always
     owner:
       description:
         - The host that owns the device, null when none does. C(host) (its name when it claimed the device), C(id) (its lasting id),
@@ -244,6 +262,7 @@ def main():
             "state": {"type": "str", "choices": ["mounted", "present", "unmounted", "absent"], "default": "mounted"},
             "block_size": {"type": "int", "choices": [1024, 2048, 4096], "default": 4096},
             "reserved": {"type": "int", "default": 5},
+            "keep": {"type": "str"},
             "adopt": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

@@ -118,6 +118,13 @@ def test_all_mistakes_come_at_once():
     ({"commit_interval": 0}, "commit_interval 0 is no number between 1 and 3600"),
     ({"commit_deadline": 1}, "commit_deadline 1 is no number between 2 and 600"),
     ({"portl": "x"}, "'portl' is unknown; did you mean 'portal'?"),
+    ({"retention": "30d"}, "store vault1: retention is no mapping; write keep: and a period, such as retention: {keep: 30d}"),
+    ({"retention": {}}, "store vault1: retention: keep is missing; write a period such as 30d, or leave retention out to keep everything"),
+    ({"retention": {"keep": "30 days"}},
+     "store vault1: retention: keep: '30 days' is not a period; write a number and m, h, d or w, such as 30d, 12h, 90m or 2w"),
+    ({"retention": {"keep": 30}}, "store vault1: retention: keep: 30 is not a period; write a number and m, h, d or w, such as 30d, 12h, 90m or 2w"),
+    ({"retention": {"keep": "0d"}}, "store vault1: retention: keep: '0d' is not a period"),
+    ({"retention": {"keep": "30d", "kep": 1}}, "store vault1: retention: 'kep' is unknown; did you mean 'keep'?"),
 ])
 def test_a_mistake_in_a_store_is_named(change, said):
     problems = stores(change)
@@ -208,6 +215,8 @@ def test_a_device_is_resolved():
 
 def test_a_store_is_resolved():
     resolved = _config.resolve_stores([STORE, {"name": "disk", "device": "/dev/sdb"}], _portal.normal_portal)
+    assert resolved[0]["keep"] is None
+    assert _config.resolve_stores([dict(STORE, retention={"keep": "30d"})], _portal.normal_portal)[0]["keep"] == "30d"
     assert resolved[0]["portal"] == "192.0.2.10:3260" and resolved[0]["device"] is None and resolved[0]["label"] == "indestructible-vault1"
     assert resolved[1]["device"] == "/dev/sdb" and resolved[1]["portal"] is None and resolved[1]["lun"] is None
 

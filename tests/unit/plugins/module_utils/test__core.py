@@ -243,3 +243,14 @@ def test_a_value_that_cannot_be_written_is_a_problem(tmp_path):
     with pytest.raises(Problem, match="cannot write 'faulty' to .*/state: No such file or directory"):
         _core.write_text(str(tmp_path / "gone" / "state"), "faulty")
     assert _core.read_text(str(tmp_path / "gone")) is None and _core.read_text(str(tmp_path / "gone"), "-") == "-"
+
+
+@pytest.mark.parametrize("text, seconds", [("30d", 2592000), ("12h", 43200), ("90m", 5400), ("2w", 1209600)])
+def test_a_period_is_read_and_written(text, seconds):
+    assert _core.parse_period(text) == seconds and _core.human_period(seconds) == text
+
+
+@pytest.mark.parametrize("text", ["", "d", "30", 30, True, "0m", "-1d", "1.5h", "30D", "1 d"])
+def test_what_is_no_period_is_refused(text):
+    with pytest.raises(_core.Problem, match="keep: .* is not a period; write a number and m, h, d or w"):
+        _core.parse_period(text, "keep")
