@@ -21,6 +21,8 @@ import os
 
 from ._blank import find_content, find_use, is_zero
 from ._blockdev import is_block, size_of
+from ._capacity import room_problem
+from ._catalogue import mount_of
 from ._core import MIB, Problem, Step, human_size, load_record, read_text
 from ._loop import find as find_loop
 from ._loop import loops
@@ -323,6 +325,9 @@ def _attach_step(want, state):
         need = state["size"] + HEADER_SIZE
         if state["remote"]["size"] < need:
             raise Problem(f"{want['name']}: the remote leg {want['remote']} has {state['remote']['size']} bytes; this device needs {need}")
+    problem = room_problem(want["name"], mount_of(want["remote"]), local, state["_record"])
+    if problem:
+        raise Problem(problem)
     how = "copy everything to this blank leg" if not remote else "compare the legs and copy what differs" if state["_record"].get("compare") \
         else "copy what changed"
     return Step("attach", f"add the remote leg {want['remote']} to {want['name']} and {how}")

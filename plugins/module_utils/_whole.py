@@ -68,11 +68,12 @@ def _store(name, guarded):
     want = _nilfs_volume.normalize({"name": name, "label": record.get("label"), "mount": record.get("mount"),
                                     "device": device if os.path.exists(device) else None})
     try:
-        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"))
+        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"),
+                     capacity=guarded.get(name, {}).get("capacity"))
         if state["owner"] and not state["owner"]["here"]:
             state["problem"] = f"its LUN is owned by {who(state['owner'])}"
     except (OSError, Problem) as problem:
-        state = {"name": name, "state": "unknown", "problem": str(problem)}
+        state = {"name": name, "state": "unknown", "problem": str(problem), "capacity": None}
     state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None)
     disk = os.path.basename(os.path.realpath(device))
     for session in sessions():
