@@ -122,23 +122,22 @@ def fill_rate(samples, now, window):
 def forecast(samples, now, limit):
     """Seconds until no more than limit segments are clean, or None when that is not in sight. Pure.
 
-    A short past tells about a short future only: the shortest window is taken whose own rate fills the store within about its length.
+    A short past tells about a short future only: the shortest window is taken whose own rate fills the store within about its length. A longer one
+    cannot say that it is sooner than the shorter ones have seen.
     """
     if not samples:
         return None
     left = samples[-1].clean - limit
     if left <= 0:
         return 0.0
-    found = None
+    found, span, seen = float("inf"), 0, 0.0
     for window in WINDOWS:
         rate, span = fill_rate(samples, now, window)
-        if not rate:
-            continue
-        found = left / rate
+        found = max(seen, left / rate if rate else float("inf"))
         if found <= _CREDIBLE * span:
             return found
-    rate, span = fill_rate(samples, now, WEEK)
-    return left / rate if rate and (span >= DAY or left / rate <= 5 * span) else None
+        seen = max(seen, _CREDIBLE * span)
+    return found if found < float("inf") and span >= DAY else None
 
 
 def crossed(value, levels, told, rearm=True):

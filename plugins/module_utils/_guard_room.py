@@ -221,6 +221,6 @@ class RoomWatch:
         if usage is None or self.history is None:
             return None
         return {"free": usage.clean * usage.segment, "size": usage.segments * usage.segment, "left": max(0, usage.clean - self.limit) * usage.segment,
-                "left_percent": round(self.free_percent, 1), "left_seconds": None if self.left is None else round(self.left),
+                "left_percent": round(self.free_percent, 1), "left_seconds": None if self.left is None else max(0, round(self.left - (time.monotonic() - self._sampled))),
                 "rate_hour": self.rates["hour"], "rate_day": self.rates["day"], "rate_week": self.rates["week"],
                 "full": self.history.out is not None, "warning": self.warning}
