@@ -117,7 +117,7 @@ class DeviceWatch:
         self.mode, self.settled = None, False
         self.held = Progress()
         self.failing = None  # the thread that takes the leg out
-        self.healing = False
+        self.healing = self.failed = False  # failed: that md took the leg out after an error has been dealt with
 
     def look(self, known=None):
         """Find the array and its legs, and say how the remote leg is: attached, recovering, faulty, out, or stopped."""
@@ -136,6 +136,7 @@ class DeviceWatch:
         words = (read_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state") or "").split(",") if self.array and self.remote else []
         self.state = ("stopped" if not self.array else "faulty" if "faulty" in words else "attached" if "in_sync" in words
                       else "recovering" if any(words) else "out")
+        self.failed = self.failed and not self.is_in
 
     @property
     def is_in(self):

@@ -83,6 +83,11 @@ class RoomWatch:
         return bool(remotes) and usage.clean <= self.limit
 
     @property
+    def is_full(self):
+        """Whether there is no room for what could come."""
+        return self.usage is not None and self.usage.clean <= self.limit
+
+    @property
     def is_near(self):
         """Whether the end may be so near that every moment counts."""
         return self.usage is not None and self.usage.clean <= self.limit + margin(self.usage, 0, self.peak)
@@ -161,7 +166,7 @@ class RoomWatch:
     def _warn(self, moment):
         """Say which levels are crossed, each once. Returns whether there is something new to remember."""
         told, days = self.history.told, None if self.left is None else self.left / DAY
-        if self.history.out is not None:
+        if self.history.out is not None or self.usage.clean <= self.limit:
             self.warning = None  # that its legs are out says it all
             return False
         free_levels, day_levels = self.store.get("warn_free", ()), self.store.get("warn_days", ())

@@ -119,6 +119,9 @@ class StoreWatch:
         if self.room.look(now, self.disk, [device.remote for device in joined]):
             self.leave(joined, now)
             joined = []
+        broken = [device.name for device in self.devices if device.state == "faulty" and not device.failing and not device.failed]
+        if broken and not self.busy:  # seen by nobody until now, such as while there was no guard
+            self.fail(f"md took the remote leg of {broken[0]} out after an error", now)
         stuck = self.progress.stuck(self.disk, now)
         committing = now - self.began if self.began is not None else 0.0
         # every glance at a device costs; once a second will do while the disk answers
@@ -188,10 +191,11 @@ class StoreWatch:
         first = (self.checkpoint or 0) + 1 if self.checkpoint else None
         hurt = [device for device in self.devices if device.state in ("attached", "recovering", "faulty") and not device.failing]
         for device in hurt:
-            device.healing = False
+            device.healing, device.failed = False, True
             device.failing = threading.Thread(target=self._fail_one, args=(device, first), daemon=True)
             device.failing.start()
-        self.link.abort()
+        if not self.room.is_full:  # then the disk is well, and it is nilfs2 that refused
+            self.link.abort()
         self.error = None
         self.pause = next_pause(self.pause, now - self.joined if self.joined else 0)
         self.next_try = now + self.pause
