@@ -220,12 +220,16 @@ class RoomWatch:
         if self.history:
             self._write(self.history)
 
+    def _seconds_left(self):
+        """The forecast, a moment later."""
+        return max(0, round(self.left - (time.monotonic() - self._sampled)))
+
     def public(self):
         """dict for the guard's state file; None while nothing is known. Sizes in bytes, rates in bytes a second."""
         usage = self.usage
         if usage is None or self.history is None:
             return None
         return {"free": usage.clean * usage.segment, "size": usage.segments * usage.segment, "left": max(0, usage.clean - self.limit) * usage.segment,
-                "left_percent": round(self.free_percent, 1), "left_seconds": None if self.left is None else max(0, round(self.left - (time.monotonic() - self._sampled))),
+                "left_percent": round(self.free_percent, 1), "left_seconds": None if self.left is None else self._seconds_left(),
                 "rate_hour": self.rates["hour"], "rate_day": self.rates["day"], "rate_week": self.rates["week"],
                 "full": self.history.out is not None, "warning": self.warning}

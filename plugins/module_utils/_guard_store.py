@@ -213,11 +213,11 @@ class StoreWatch:
             device.failing = threading.Thread(target=self._fail_one, args=(device, first, True), daemon=True)
             device.failing.start()
         names, free = ", ".join(device.name for device in joined), human_size(self.room.usage.clean * self.room.usage.segment)
-        self.problem = f"it is full but for a reserve of {free}, so the remote {'leg of' if len(joined) == 1 else 'legs of'} {names} {'is' if len(joined) == 1 else 'are'} out"
+        legs, they = (f"leg of {names} is", "it runs") if len(joined) == 1 else (f"legs of {names} are", "they run")
+        self.problem = f"it is full but for a reserve of {free}, so the remote {legs} out"
         self.next_try = now + _LOOK_FOR_ROOM
         self.room.note_out()
-        self.say(3, f"store {self.name}: {self.problem}; {'it runs' if len(joined) == 1 else 'they run'} on from the local one, and its history stays. "
-                    f"To have them back: {_capacity.WAY_OUT}")
+        self.say(3, f"store {self.name}: {self.problem}; {they} on from the local one, and its history stays. To have them back: {_capacity.WAY_OUT}")
 
     def _fail_one(self, device, first, cleanly=False):
         try:
