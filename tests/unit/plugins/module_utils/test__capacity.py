@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.indestructible.block.plugins.module_utils import _capacity
-from ansible_collections.indestructible.block.plugins.module_utils._capacity import DAY, HOUR, WEEK, Sample, Usage, crossed, fill_rate, fits, forecast, out_at, thin
+from ansible_collections.indestructible.block.plugins.module_utils._capacity import (
+    DAY, HOUR, WEEK, Sample, Usage, crossed, fill_rate, fits, forecast, out_at, thin)
 from ansible_collections.indestructible.block.plugins.module_utils._md_super import Bitmap, Super
 
 MIB = 1 << 20
@@ -83,8 +84,8 @@ def test_what_was_quiet_for_an_hour_is_not_full_in_a_minute():
 
 def test_growth_fills_nothing_and_frees_nothing():
     samples = series(lambda moment: 0.05, 3 * DAY)
-    grown = samples + [Sample(sample.time - samples[0].time + samples[-1].time + 60, sample.clean - (SEGMENTS - samples[-1].clean) + 50000, SEGMENTS + 50000, 0)
-                       for sample in samples]
+    later, used = samples[-1].time - samples[0].time + 60, SEGMENTS - samples[-1].clean
+    grown = samples + [Sample(sample.time + later, sample.clean - used + 50000, SEGMENTS + 50000, 0) for sample in samples]
     for window in (HOUR, DAY, WEEK):
         assert fill_rate(grown, grown[-1].time, window)[0] == pytest.approx(0.05, rel=0.05)
 
