@@ -97,10 +97,14 @@ class Capacity(Drive):
             time.sleep(0.5)
         return safe
 
+    def note_segments(self, row):
+        """Note the free segments, and at how many nilfs2 refuses a write even when nothing is dirty."""
+        clean, segments = (int(self.owner(f"cat /sys/fs/nilfs2/sd*/segments/{name}")) for name in ("clean_segments", "segments_number"))
+        row.update(clean=clean, limit=max(8, -(-segments * 5 // 100)) + 1)
+
     def look_at_the_end(self, row, since, safe):
         """The legs are out: before nilfs2 refused anything, said once, shown, and the history opens with what was safe."""
-        row["clean"] = int(self.owner("cat /sys/fs/nilfs2/sd*/segments/clean_segments"))
-        row["limit"] = max(8, -(-int(self.owner("cat /sys/fs/nilfs2/sd*/segments/segments_number")) * 5 // 100)) + 1
+        self.note_segments(row)
         heard = self.kernel_said()
         if heard:
             raise Wrong(f"the kernel met an error: {heard}")
@@ -194,7 +198,7 @@ class Capacity(Drive):
         self.until(lambda: self.owner("cat /proc/mdstat").count("(F)") == 2, 240, "md to take both legs out")
         time.sleep(3)
         self.end_fill(row, ("buffered", "direct"))
-        row["clean"] = int(self.owner("cat /sys/fs/nilfs2/sd*/segments/clean_segments"))
+        self.note_segments(row)
         row["kernel"] = self.kernel_said()
         self.owner("systemctl start indestructible-guard")
         self.until(lambda: self.said(since, "no room") == 1, 60, "the guard to say that there is no room")

@@ -299,7 +299,7 @@ def _plan_assemble(want, state, check_mode):
                   {"both": False, "bad_blocks": state["bad_block_log"], "pending": pending, "compare": not _is_trusted(state, local)})]
     if want["state"] == "attached":
         _need_device(state["remote"], check_mode)
-        steps.append(_attach_step(want, state))
+        steps.append(_attach_step(want, state, check_mode))
     return steps + _plan_settings(want, dict(state, size=local.size), check_mode)
 
 
@@ -309,7 +309,7 @@ def _is_trusted(state, local):
     return local.clean or not guarded or bool(local.bitmap and local.bitmap.time_base >= HELD)
 
 
-def _attach_step(want, state):
+def _attach_step(want, state, check_mode):
     local, remote = state["_supers"]
     started = state["_record"].get("started_events")
     if remote and local and remote.number < len(remote.roles) and remote.roles[local.number] in (FAULTY, SPARE):
@@ -326,7 +326,7 @@ def _attach_step(want, state):
         if state["remote"]["size"] < need:
             raise Problem(f"{want['name']}: the remote leg {want['remote']} has {state['remote']['size']} bytes; this device needs {need}")
     problem = room_problem(want["name"], mount_of(want["remote"]), local, state["_record"])
-    if problem:
+    if problem and not check_mode:  # the run itself may grow the store first
         raise Problem(problem)
     how = "copy everything to this blank leg" if not remote else "compare the legs and copy what differs" if state["_record"].get("compare") \
         else "copy what changed"
@@ -350,7 +350,7 @@ def _plan_live(want, state, check_mode):
     if want["state"] == "attached" and state["state"] == "detached":
         if not state["remote"]["device"]:
             raise Problem(f"{name}: the remote leg {want['remote']} is not there (no file, or no loop device over it); the device runs from its local leg")
-        steps.append(_attach_step(want, state))
+        steps.append(_attach_step(want, state, check_mode))
     return steps + _plan_settings(want, state, check_mode)
 
 
