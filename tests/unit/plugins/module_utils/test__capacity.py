@@ -66,6 +66,18 @@ def test_a_burst_is_seen_at_once(minutes):
     assert told == pytest.approx(60 * minutes, rel=0.2)
 
 
+# The lab, Debian 13: seconds and clean segments of 99 while a writer of 8 MiB a second filled a store; its legs went out at 25 segments, after 53 seconds.
+RECORDED = [(0, 79), (2, 78), (5, 75), (7, 73), (9, 71), (11, 68), (13, 66), (15, 65), (18, 63), (20, 59), (22, 57), (24, 55), (26, 54), (28, 51),
+            (30, 49), (32, 47), (35, 44), (37, 42), (39, 40), (41, 38), (44, 35), (46, 33), (48, 31), (50, 29), (52, 27), (54, 24)]
+
+
+@pytest.mark.parametrize("until", range(20, 48))
+def test_the_end_of_a_recorded_filling_is_foretold(until):
+    samples = [Sample(T0 + second, clean, 99, 0) for second, clean in RECORDED if second <= until]
+    now = T0 + until
+    assert forecast(samples, now, 25) == pytest.approx(53 - samples[-1].time + T0, rel=0.2)
+
+
 def test_an_idle_store_is_never_full():
     samples = series(lambda moment: 0, 2 * DAY)
     assert forecast(samples, samples[-1].time, 100) is None
