@@ -71,13 +71,14 @@ def _store(name, guarded):
     want = _nilfs_volume.normalize({"name": name, "label": record.get("label"), "mount": record.get("mount"),
                                     "device": device if os.path.exists(device) else None})
     try:
-        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"))
+        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"),
+                     capacity=guarded.get(name, {}).get("capacity"))
         if state["owner"] and not state["owner"]["here"]:
             state["problem"] = f"its LUN is owned by {who(state['owner'])}"
         elif state["keep"] and state["cleaner"] is False:
             state["problem"] = state["problem"] or f"its cleaner does not run, so nothing keeps it from filling up; systemctl status {unit_of(name)}"
     except (OSError, Problem) as problem:
-        state = {"name": name, "state": "unknown", "problem": str(problem)}
+        state = {"name": name, "state": "unknown", "problem": str(problem), "capacity": None}
     state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None, generation=_generations.current(name),
                  swap=_swap.read_progress(name))
     if state["swap"] and not state["problem"]:
