@@ -129,8 +129,8 @@ class Adopt(Drive):
     def _forget(self, host):
         """Make a host that lost its store one that never had it."""
         self.lab.ssh(host, "systemctl disable --now indestructible-guard indestructible-devices; umount /srv/fast /srv/safe; mdadm --stop --scan; "
-                     "losetup -D; rm -rf /var/lib/indestructible /etc/indestructible.json /etc/mdadm/mdadm.conf.d/indestructible-*; sed -i '/indestructible/d' /etc/fstab; "
-                     "sed -i '/srv/d' /etc/fstab; iscsiadm -m node -u", check=False)
+                     "losetup -D; rm -rf /var/lib/indestructible /etc/indestructible.json /etc/mdadm/mdadm.conf.d/indestructible-*; "
+                     "sed -i '/indestructible/d; /srv/d' /etc/fstab; iscsiadm -m node -u", check=False)
         left = self.lab.ssh(host, "cat /proc/mdstat | grep -c ^md; ls /var/lib/indestructible 2>/dev/null", check=False).stdout.split()
         if left != ["0"]:
             raise Wrong(f"{host} still has something: {left}")
@@ -144,7 +144,8 @@ class Adopt(Drive):
         self.owner("echo 1000 >/proc/sys/dev/raid/speed_limit_max")
         with open(f"{self.lab.path}/adopt.log", "w", encoding="utf-8") as log:
             run = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0"))
-            self.until(lambda: self.owner("findmnt -n /srv/fast && ls /var/lib/indestructible/fast.img", check=False), 120, "the device to be served", pause=0.2)
+            served = "findmnt -n /srv/fast && ls /var/lib/indestructible/fast.img"
+            self.until(lambda: self.owner(served, check=False), 120, "the device to be served", pause=0.2)
             self.owner("echo later >/srv/fast/later && sync -f /srv/fast")
             self.lab.power_off(self.host)
             run.kill()

@@ -55,7 +55,7 @@ class Swap(Drive):
         number = self.generation_on(lun)
         if number:
             self.owner(f"indestructible generations vault1 --forget {number}")
-        self.store(f"wipefs -qa /dev/{DISKS[lun]}; blkdiscard -z /dev/{DISKS[lun]} 2>/dev/null || dd if=/dev/zero of=/dev/{DISKS[lun]} bs=4M status=none; sync", check=False)
+        self.store(f"wipefs -qa /dev/{DISKS[lun]}; dd if=/dev/zero of=/dev/{DISKS[lun]} bs=4M status=none; sync", check=False)
         self.owner("for disk in /sys/block/sd*; do blockdev --flushbufs /dev/${disk##*/}; done")
 
     def generation_on(self, lun):
@@ -192,7 +192,8 @@ class Swap(Drive):
         self.owner(f"indestructible generations vault1 --detach {number}")
         # away: the LUN is taken from the host
         self.owner(f"echo 1 >/sys/block/{os.path.basename(disk)}/device/delete; udevadm settle")
-        self.store(f"targetcli /iscsi/iqn.2026-11.org.example:vault1/tpg1/acls/iqn.2026-11.org.example:owner1 delete mapped_lun={lun} >/dev/null")
+        acl = "/sys/kernel/config/target/iscsi/iqn.2026-11.org.example:vault1/tpgt_1/acls/iqn.2026-11.org.example:owner1"
+        self.store(f"find {acl}/lun_{lun} -type l -delete; rmdir {acl}/lun_{lun}")
         self.refuse("recover fast early", "attach its LUN, then: indestructible generations vault1 --attach")
         wrong = self.owner("readlink -f /dev/disk/by-path/*-lun-2")
         self.refuse(f"generations vault1 --attach {number} --device {wrong}", "holds no nilfs2 volume, and not generation")
@@ -246,8 +247,8 @@ class Swap(Drive):
             self.crash()
             self.lab.boot(self.host)
             self.until(lambda: self.owner("findmnt -n /srv/wide", check=False), 60, "the file systems to be mounted")
-            self.until(lambda: not self.owner(f"indestructible swap vault1 --lun {lun} 2>&1 | grep -v Done | grep -v Write | grep -v Nothing", check=False), 180,
-                       "the next run to complete the swap", pause=3)
+            again = f"indestructible swap vault1 --lun {lun} >/dev/null 2>&1 && echo through"
+            self.until(lambda again=again: self.owner(again, check=False), 180, "the next run to complete the swap", pause=3)
             self.place = lun
             self.check()
         self.play("site")

@@ -75,8 +75,8 @@ def plan(want, state):
     if remote.name != name:
         raise Problem(f"{name}: {want['remote']} is a leg of the array {remote.name!r} ({remote.uuid}), not of {name!r}; nothing was done")
     if remote.size != want["size"]:
-        raise Problem(f"{name}: its leg on the store holds {human_size(remote.size)} ({remote.size} bytes), and {want['size']} bytes were asked for; write its size "
-                      "as it is, and grow it when it is yours")
+        raise Problem(f"{name}: its leg on the store holds {human_size(remote.size)} ({remote.size} bytes), and {want['size']} bytes were asked for; "
+                      "write its size as it is, and grow it when it is yours")
     _check_local(want, state)
     steps = []
     if state["state"] == "closed":
@@ -123,7 +123,8 @@ def _check_local(want, state):
     if use and want["local_kind"] == "block":
         raise Problem(f"{name}: the local leg {path} is {use}; nothing was done")
     if content:
-        raise Problem(f"{name}: the local leg {path} is not blank: it holds {content}. Nothing was done; choose another one, or erase it yourself if you are sure")
+        raise Problem(f"{name}: the local leg {path} is not blank: it holds {content}. Nothing was done; choose another one, or erase it yourself if "
+                      "you are sure")
     if want["local_kind"] == "block" and size_of(path) < want["size"] + HEADER_SIZE:
         raise Problem(f"{name}: the local leg {path} has {size_of(path)} bytes; a device of {human_size(want['size'])} needs {want['size'] + HEADER_SIZE}")
 
@@ -160,7 +161,8 @@ def _open(want, checkpoint):
 
 def _put_back(want, checkpoint):
     """Make the leg on the store what it was at a checkpoint: it was being healed, so it is a mixture of old and new."""
-    view = _recovery.normalize({"name": f"{want['name']}.adopt", "device": want["name"], "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True})
+    view = _recovery.normalize({"name": f"{want['name']}.adopt", "device": want["name"], "as_of": str(checkpoint), "mode": "direct", "mount": "",
+                                "unsafe": True})
     _recovery.converge_one(view)
     try:
         image, remote = _recovery.observe(view)["_image"].backing, want["remote"]
@@ -203,8 +205,8 @@ def _finish(want):
     def is_there():
         words = (read_text(f"/sys/block/{array}/md/{local}/state") or "gone").split(",")
         if "faulty" in words or "gone" in words:
-            raise Problem(f"{want['name']}: the new local leg {want['local']} failed while it was written; it runs on from the store. See to that disk, then run "
-                          "this again")
+            raise Problem(f"{want['name']}: the new local leg {want['local']} failed while it was written; it runs on from the store. See to that disk, "
+                          "then run this again")
         return "in_sync" in words and read_text(f"/sys/block/{array}/md/sync_action") == "idle"
     wait_until(is_there, 7 * 86400, f"the local leg of {want['name']}")
     _md_act.perform(want, Step("set", "", {"time_base": _md.HELD, "safe_mode_delay": 0}))

@@ -42,6 +42,10 @@ class CommandFailed(Problem):
         self.argv, self.rc, self.out, self.err = argv, rc, out, err
 
 
+class Locked(Problem):
+    """Somebody else acts on this host's devices."""
+
+
 Result = namedtuple("Result", "rc out err")
 
 
@@ -200,7 +204,7 @@ def list_records(kind):
 
 @contextlib.contextmanager
 def host_lock(seconds=120):
-    """Keep others of this host (runs of Ansible, the guard, the command) from acting at the same time; raises Problem after seconds.
+    """Keep others of this host (runs of Ansible, the guard, the command) from acting at the same time; raises Locked after seconds.
 
     What takes a failing leg out does not ask for it: that is safe at any time, and cannot wait.
     """
@@ -212,7 +216,10 @@ def host_lock(seconds=120):
                 return True
             except BlockingIOError:
                 return False
-        wait_until(locked, seconds, f"another run that acts on this host's devices (it holds {RUN_DIR}/lock)")
+        try:
+            wait_until(locked, seconds, f"another run that acts on this host's devices (it holds {RUN_DIR}/lock)")
+        except Problem as problem:
+            raise Locked(str(problem)) from None
         yield
 
 

@@ -113,6 +113,10 @@ def find_disk(uuid):
     return None
 
 
+def _held(found):
+    return f"holds the volume {found.uuid}" if found else "holds no nilfs2 volume"
+
+
 def attach(store, number, device=None):
     """Mount a retired generation read-only; returns its mount point. device: where it is, when that is not where it was. Nothing happens when it is."""
     generation, point = one_of(store, number), point_of(store, number)
@@ -121,8 +125,7 @@ def attach(store, number, device=None):
     if device:
         found = read_super(device) if os.path.exists(device) else None
         if found is None or found.uuid != generation["uuid"]:
-            raise Problem(f"{device} {'does not exist' if not os.path.exists(device) else 'holds ' + ('the volume ' + found.uuid if found else 'no nilfs2 volume')}, "
-                          f"and not {describe(store, generation)}; nothing was done")
+            raise Problem(f"{device} {_held(found) if os.path.exists(device) else 'does not exist'}, and not {describe(store, generation)}; nothing was done")
     device = device or find_disk(generation["uuid"])
     if not device:
         try:
@@ -132,8 +135,8 @@ def attach(store, number, device=None):
                           ) from None
         found = read_super(place)
         if found is None or found.uuid != generation["uuid"]:
-            raise Problem(f"{describe(store, generation)} is not there: {place} holds {'the volume ' + found.uuid if found else 'no nilfs2 volume'} now; attach its "
-                          f"LUN, then: indestructible generations {store} --attach {number} --device PATH")
+            raise Problem(f"{describe(store, generation)} is not there: {place} {_held(found)} now; attach its LUN, then: "
+                          f"indestructible generations {store} --attach {number} --device PATH")
         device = place
     owner = _owner.holder(device)
     # this host has the store, so its history comes along when the store was adopted; an owner that lives is found out

@@ -93,12 +93,19 @@ class Guard:
         old = {store.name: store for store in self.stores}
         self.stores, before_us = [], {} if self.started else _told()
         for store in self.config.stores.values():
-            watch = StoreWatch(store, [device for device in self.config.devices.values() if device["store"] == store["name"]], self.say)
-            if store["name"] in old:  # what the commits have shown stays known
-                before = old[store["name"]]
+            devices = [device for device in self.config.devices.values() if device["store"] == store["name"]]
+            before = old.pop(store["name"], None)
+            if before and (before.store, [device.device for device in before.devices]) == (store, devices):
+                self.stores.append(before)
+                continue
+            watch = StoreWatch(store, devices, self.say)
+            if before:  # what the commits have shown stays known
+                before.close()
                 watch.good, watch.checkpoint, watch.wall, watch.took = before.good, before.checkpoint, before.wall, before.took
                 watch.room, watch.room.store = before.room, store
             self.stores.append(watch)
+        for gone in old.values():
+            gone.close()
         self._look(time.monotonic())
         if not self.started:
             self.started = True

@@ -13,7 +13,7 @@ import threading
 import time
 
 from . import _capacity, _cleaner, _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
-from ._core import RUN_DIR, Problem, converge, host_lock, human_size, load_record, parse_period
+from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, load_record, parse_period
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._guard_room import RoomWatch
 from ._host_config import is_ours, mirror_of
@@ -57,7 +57,7 @@ class StoreWatch:
         self.began = self.good = self.checkpoint = self.took = self.wall = None
         self.error = None
         self.last_start = self.renewed = self.glanced = 0.0
-        self.forgot = None
+        self.forgot, self.closed = None, False
         self._dirty = 0  # blocks, when it was last asked for
         self._lock, self._go, self._worker, self._force = threading.Lock(), threading.Event(), None, False
 
@@ -76,7 +76,7 @@ class StoreWatch:
         self._go.set()
 
     def _commits(self):
-        while self._go.wait():
+        while self._go.wait() and not self.closed:
             self._go.clear()
             began, number, error, arrived = self.began, None, None, self.room.mark()
             try:
@@ -112,6 +112,11 @@ class StoreWatch:
         text = attribute(f"/dev/{self.disk}", "segctor/dirty_data_blocks_count") if self.disk else None
         dirty = self._dirty = int(text) if text and text.isdigit() else 0
         return dirty > _MANY or (dirty > 0 and since >= self.store["commit_interval"])
+
+    def close(self):
+        """End the threads: another watch takes over."""
+        self.closed = True
+        self._go.set()
 
     # -- every tick ------------------------------------------------------------------------------------------------------------
 
@@ -257,7 +262,7 @@ class StoreWatch:
                 return
             self.link.ensure()
             with host_lock(5):
-                if os.path.exists(LEAVING):
+                if os.path.exists(LEAVING) or self.closed:
                     return
                 self._bring_store()
                 problems, fitting = [], self._with_room(devices)
@@ -274,6 +279,8 @@ class StoreWatch:
                 return
             self.room.note_in()
             self.problem = None
+        except Locked:
+            self.next_try = time.monotonic() + _RETRY_FIRST
         except (Problem, OSError) as problem:
             self.pause = next_pause(self.pause, 0)
             self.next_try = time.monotonic() + self.pause

@@ -196,7 +196,8 @@ def plan(want, state):
                       else f"the store {name} has no device")
     known, place = state["_record"].get("uuid"), state["_record"].get("place")
     if state["uuid"] and known and state["uuid"] != known:
-        where = f", which is generation {state['_record'].get('generation', 1)}, on {_generations.place_text(place)}: write that place in the variables" if place else ""
+        number = state["_record"].get("generation", 1)
+        where = f", which is generation {number}, on {_generations.place_text(place)}: write that place in the variables" if place else ""
         raise Problem(f"{device} holds the volume {state['uuid']}, and the store {name} is the volume {known}{where}; nothing was done")
     steps = _plan_owner(want, state)
     if state["uuid"] and place and want["configured"]:

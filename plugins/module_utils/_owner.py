@@ -371,12 +371,12 @@ def _evict(device, key):
 
 def _lives(device, key):
     """Whether the owner of a device gives a sign of life within KNOCK seconds; key is that of this host, or None without reservations."""
-    if key is None:
-        first = _head(device)
-        sign = (lambda: _head(device) != first)
-    else:
+    first = _head(device)
+    if key is not None:
         _reservation.register(device, key)
-        sign = (lambda: key not in _reservation.read_keys(device))
+
+    def sign():
+        return _head(device) != first if key is None else key not in _reservation.read_keys(device)
     try:
         wait_until(sign, KNOCK, "a sign of life")
     except Problem:

@@ -207,8 +207,8 @@ def _older(volume, device, catalogue, wish):
     if wish.kind == "name":
         if any(point["name"] == wish.value for point in catalogue["points"]):
             return None
-        return next((one["number"] for one in generations if any(point["name"] == wish.value for point in one["devices"].get(device.name, {}).get("points", []))),
-                    None)
+        named = {one["number"]: [point["name"] for point in one["devices"].get(device.name, {}).get("points", [])] for one in generations}
+        return next((number for number, names in named.items() if wish.value in names), None)
     first = oldest_safe(volume, catalogue)
     if first and (wish.kind == "latest" or wish.value >= first.time):
         return None

@@ -22,8 +22,8 @@ import time
 
 from . import _catalogue, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
 from ._blockdev import identity_of, is_block, size_of
-from ._core import (MIB, RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file, save_record,
-                    wait_until)
+from ._core import (MIB, RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
+                    save_record, wait_until)
 from ._host_config import is_ours, mirror_of
 from ._link import Link
 from ._loop import detach as detach_loop
@@ -97,8 +97,8 @@ def plan(want, state):
             return []
         raise Problem(f"{name}: {where} is where it is today; give a blank LUN")
     if begun and begun.get("place") != want["place"]:
-        raise Problem(f"{name}: a swap to {_generations.place_text(begun['place'])} was begun; complete that one (the same command with that place), or give it up "
-                      "(--undo) first")
+        raise Problem(f"{name}: a swap to {_generations.place_text(begun['place'])} was begun; complete that one (the same command with that place), or "
+                      "give it up (--undo) first")
     if not want["devices"]:
         raise Problem(f"{name}: it has no devices, so there is nothing to move; take it out of use and write another LUN in the variables")
     if device is None or not is_block(device):
@@ -128,8 +128,8 @@ def _check_device(want, state, device):
         return
     for generation in state["generations"]:
         if found and found.uuid == generation["uuid"]:
-            raise Problem(f"{name}: {device} holds {_generations.describe(name, generation)}; history is not overwritten. Forget it and blank it first, or give "
-                          "another LUN")
+            raise Problem(f"{name}: {device} holds {_generations.describe(name, generation)}; history is not overwritten. Forget it and blank it first, or "
+                          "give another LUN")
     content = _owner.find_content(device)
     if content:
         raise Problem(f"{name}: {device} is not blank: it holds {content}. Nothing was done; give a blank LUN")
@@ -236,7 +236,8 @@ def _retire(want, record):
                 old["began"] = first.time if first else None
             for one in want["devices"]:
                 catalogue = _catalogue.load(one["remote"])
-                old["devices"][one["name"]] = {"uuid": load_record("devices", one["name"]).get("uuid"), "since": catalogue["since"], "points": catalogue["points"]}
+                old["devices"][one["name"]] = {"uuid": load_record("devices", one["name"]).get("uuid"), "since": catalogue["since"],
+                                               "points": catalogue["points"]}
         except (Problem, OSError):
             pass  # its LUN is gone; it is known all the same
     old["began"] = old["began"] or record.get("made") or 0
@@ -337,4 +338,3 @@ def locate(want):
         if want["place"]["device"]:
             return None
         raise
-

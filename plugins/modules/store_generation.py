@@ -66,8 +66,8 @@ actions:
   elements: str
 generation:
   description:
-    - The generation with C(number), C(state), C(uuid) of its volume, C(place) (where it was last), C(began) and C(ended) in seconds since 1970, C(last) (number of its
-      last checkpoint) and C(devices). Only C(number) and C(state) of one that is forgotten.
+    - The generation with C(number), C(state), C(uuid) of its volume, C(place) (where it was last), C(began) and C(ended) in seconds since 1970,
+      C(last) (number of its last checkpoint) and C(devices). Only C(number) and C(state) of one that is forgotten.
   returned: success
   type: dict
 """

@@ -77,8 +77,8 @@ actions:
   sample: ["filled the new leg of db"]
 swap:
   description:
-    - The store. C(store), C(generation) (number of the one in use), C(uuid) of its volume, C(place) (C(portal), C(target), C(lun), C(device)), C(generations) (the
-      retired ones) and C(under_way) (the place of a swap that was begun, or null).
+    - The store. C(store), C(generation) (number of the one in use), C(uuid) of its volume, C(place) (C(portal), C(target), C(lun), C(device)),
+      C(generations) (the retired ones) and C(under_way) (the place of a swap that was begun, or null).
   returned: success
   type: dict
 """
@@ -91,8 +91,8 @@ from ansible_collections.indestructible.block.plugins.module_utils._core import 
 
 def main():
     module = AnsibleModule(
-        argument_spec=dict(store=dict(type="str", required=True), lun=dict(type="int"), portal=dict(type="str"), target=dict(type="str"), device=dict(type="path"),
-                           limit=dict(type="str"), state=dict(type="str", choices=["swapped", "undone"], default="swapped")),
+        argument_spec=dict(store=dict(type="str", required=True), lun=dict(type="int"), portal=dict(type="str"), target=dict(type="str"),
+                           device=dict(type="path"), limit=dict(type="str"), state=dict(type="str", choices=["swapped", "undone"], default="swapped")),
         supports_check_mode=True)
     given = module.params
     try:
