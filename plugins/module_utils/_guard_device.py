@@ -186,7 +186,7 @@ class DeviceWatch:
         gate.remote(now, stat[4], stat[8])
         if committed is not None:
             gate.committed(committed)
-        if gate.due(now):
+        if gate.due(now) and not load_record("devices", self.name).get("hold"):  # a new leg is being filled: nothing may be forgotten (_swap)
             done = self._pass()
             gate.passed(time.monotonic(), *done)
 

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 
-from . import _capacity, _loopfile, _md, _md_act, _nilfs_volume, _owner
+from . import _capacity, _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
 from ._core import RUN_DIR, Problem, converge, host_lock, human_size, load_record
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._guard_room import RoomWatch
@@ -133,7 +133,7 @@ class StoreWatch:
                 self.fail(why, now)
             else:
                 self._keep(joined, now)
-        elif joined:
+        elif joined or (self.disk and not stuck and now - self.renewed >= _RENEW):  # whoever knocks has to find out that this host lives
             self.commit(now)
         if stuck > self.store["commit_deadline"]:
             self.link.abort()  # whatever waits there, also an attempt to bring legs back
@@ -297,6 +297,9 @@ class StoreWatch:
             self._clear()
             unmount(point)
             mount = None
+        if not mount:
+            _swap.finish(self.store)
+            mount = mount_at(point)
         if not mount:
             record = load_record("stores", self.name)
             device = self.store["device"] or (f"/dev/{self.link.unit()}" if self.link.unit() else None)

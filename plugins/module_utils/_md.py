@@ -23,12 +23,11 @@ from ._blank import find_content, find_use, is_zero
 from ._blockdev import is_block, size_of
 from ._capacity import room_problem
 from ._catalogue import mount_of
-from ._core import MIB, Problem, Step, human_size, load_record, read_text
+from ._core import Problem, Step, human_size, load_record, read_text
 from ._loop import find as find_loop
 from ._loop import loops
-from ._md_super import FAULTY, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
+from ._md_super import FAULTY, HEADER_SIZE, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
 
-HEADER_SIZE = 4 * MIB  # of each leg, before the data: superblock and bitmap
 CONF_DIR = "/etc/mdadm/mdadm.conf.d"
 LIVE = ("clean", "active", "active-idle", "write-pending", "readonly", "read-auto")
 # Seconds: the kernel's time base while the guard lets it forget chunks (_gate). Long, so that a chunk stays listed when nobody does.
@@ -180,7 +179,7 @@ def plan(want, state, check_mode=False):
     if not local:
         raise Problem(f"{name}: {want['local']} {'does not exist' if state['local']['state'] == 'absent' else 'is no leg of this device'}, but "
                       f"{want['remote']} holds it (array {remote.uuid}); its local leg is lost. "
-                      "Nothing was done: bring the local leg back, or recover from the store")
+                      "Nothing was done: bring the local leg back, or build a new one from the store with the playbook indestructible.block.adopt")
     _need_device(state["local"], check_mode)
     _check_room(want, state)
     return steps + _plan_assemble(want, state, check_mode)

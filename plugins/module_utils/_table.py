@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 from ._core import human_size, human_span
+from ._generations import place_text
+from ._when import iso
 
 NOTHING = "-"
 
@@ -52,6 +54,15 @@ def points_table(points):
     return _columns(("CHECKPOINT", "TIME", "CHANGE", "SAFE", "PROTECTED", "NAME", "NOTE"),
                     [(point["checkpoint"], point["iso"], human_size(point["change"]), "yes" if point["safe"] else "no", "yes" if point["protected"] else "no",
                       point["name"], point["note"]) for point in points])
+
+
+def generations_table(generations):
+    """Text of several lines about a list of retired generations (dicts as _generations.retired() gives them, with attached)."""
+    if not generations:
+        return "No retired generations."
+    return _columns(("GENERATION", "FROM", "TO", "ATTACHED", "VOLUME", "PLACE"),
+                    [(one["number"], iso(one["began"]), iso(one["ended"]), "yes" if one["attached"] else "no", one["uuid"], place_text(one["place"]))
+                     for one in generations])
 
 
 def _columns(header, rows):

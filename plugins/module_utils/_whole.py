@@ -13,8 +13,8 @@ import json
 import os
 import time
 
-from . import _md, _nilfs_volume, _recovery
-from ._core import RUN_DIR, Problem, list_records, load_record, read_text
+from . import _adopt, _generations, _md, _nilfs_volume, _recovery, _swap
+from ._core import RUN_DIR, Problem, human_size, list_records, load_record, read_text
 from ._filesystem import read_filesystem
 from ._iscsi_node import luns, sessions
 from ._mount import mounts_of
@@ -54,6 +54,8 @@ def _device(name, guarded):
         more["problem"] = str(problem)
     more["store"] = next((store for store in list_records("stores")
                           if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
+    if record.get("phase") == _adopt.PHASE:
+        more["problem"] = "its adoption is under way or was interrupted; run the playbook indestructible.block.adopt to complete it"
     last = load_record("rollbacks", name)
     if not last.get("done", True):
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
@@ -74,7 +76,11 @@ def _store(name, guarded):
             state["problem"] = f"its LUN is owned by {who(state['owner'])}"
     except (OSError, Problem) as problem:
         state = {"name": name, "state": "unknown", "problem": str(problem), "capacity": None}
-    state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None)
+    state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None, generation=_generations.current(name),
+                 swap=_swap.read_progress(name))
+    if state["swap"] and not state["problem"]:
+        state["problem"] = "it moves to a blank LUN: {device}, {percent} % of {size} looked at".format(
+            device=state["swap"]["device"], percent=100 * state["swap"]["done"] // state["swap"]["size"], size=human_size(state["swap"]["size"]))
     disk = os.path.basename(os.path.realpath(device))
     for session in sessions():
         for unit in luns(session["id"]):
