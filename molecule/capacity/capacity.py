@@ -147,7 +147,7 @@ class Capacity(Drive):
     def fill(self, first, second):
         """The fastest writers that there are, one a device."""
         since, row = self.mark(), {"part": f"{first} on fast, {second} on safe"}
-        self.start_records(40)
+        self.start_records(30)
         self.start_fill((first, second))
         safe = self.wait_until_out()
         time.sleep(3)
@@ -193,7 +193,7 @@ class Capacity(Drive):
         since, row = self.mark(), {"part": "guard stopped"}
         self.owner("systemctl stop indestructible-guard")
         known = json.loads(self.owner("cat /run/indestructible/guard.json"))["stores"]["vault1"]["checkpoint"]
-        self.start_records(40)
+        self.start_records(30)
         self.start_fill(("buffered", "direct"))
         self.until(lambda: self.owner("cat /proc/mdstat").count("(F)") == 2, 240, "md to take both legs out")
         time.sleep(3)
@@ -202,7 +202,7 @@ class Capacity(Drive):
         row["kernel"] = self.kernel_said()
         self.owner("systemctl start indestructible-guard")
         self.until(lambda: self.said(since, "no room") == 1, 60, "the guard to say that there is no room")
-        time.sleep(10)
+        time.sleep(7)
         if self.said(since, "no room") != 1 or any(device["state"] != "detached" for device in self.state().values()):
             raise Wrong("the guard brings legs back into a full store, or does not stop speaking of it")
         self.heal(row)

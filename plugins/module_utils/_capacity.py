@@ -133,8 +133,9 @@ def forecast(samples, now, limit):
     found, span, seen = float("inf"), 0, 0.0
     for window in WINDOWS:
         rate, span = fill_rate(samples, now, window)
-        found = max(seen, left / rate if rate else float("inf"))
-        if found <= _CREDIBLE * span:
+        own = left / rate if rate else float("inf")
+        found = max(seen, own)
+        if found <= _CREDIBLE * span and own >= 0.8 * seen:
             return found
         seen = max(seen, _CREDIBLE * span)
     return found if found < float("inf") and span >= DAY else None

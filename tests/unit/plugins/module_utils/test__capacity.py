@@ -94,6 +94,11 @@ def test_what_was_quiet_for_an_hour_is_not_full_in_a_minute():
     assert forecast(samples, samples[-1].time, samples[-1].clean - 60) >= 2 * HOUR
 
 
+def test_what_was_quiet_for_minutes_says_nothing_while_it_is_young():
+    samples = [Sample(T0 + second, 100 - min(second, 60) // 2, 200, 0) for second in range(0, 400, 5)]
+    assert forecast(samples, samples[-1].time, 66) is None
+
+
 def test_growth_fills_nothing_and_frees_nothing():
     samples = series(lambda moment: 0.05, 3 * DAY)
     later, used = samples[-1].time - samples[0].time + 60, SEGMENTS - samples[-1].clean
