@@ -226,7 +226,7 @@ class Swap(Drive):
             if self.ask("status")["stores"][0]["lun"] != lun or len(self.ask("status")["stores"]) != 1:
                 raise Wrong(f"the next run did not complete the swap to LUN {lun}")
             self.place = lun
-            self.owner("pkill -f load.py; true")
+            self.owner("pkill -f '[l]oad.py'; true")
             for name in NAMES:
                 self.acked[name] = 0
             self.check()
