@@ -57,7 +57,7 @@ test: venv ## all the tests
 	@tools/stages $(QUICK) -- lab-test
 
 prove: venv ## the long proofs: ten power losses, a kill after every task and around every program, on both Debian releases
-	@LAB_ROUNDS=10 LAB_STEP=1 tools/lab-test powerloss interrupt
+	@LAB_ROUNDS=10 LAB_STEP=1 tools/lab-test powerloss interrupt capacity
 	@tools/proofs
 
 bench: venv ## how fast it is, as ratios; PARTS="latency commit guard site amplification cleaner" chooses

@@ -27,16 +27,17 @@ class Wrong(Exception):
 
 
 class Drive:
-    """A lab with store1 and owner1, and the devices fast (async) and safe (sync) on it."""
+    """A lab with store1 and an owner (host), and the devices fast (async) and safe (sync) on it."""
 
     def __init__(self):
         self.lab = Lab()
+        self.host = "owner1"
         self.acked = dict.fromkeys(NAMES, 0)
         self.reader = None
 
     def owner(self, command, **more):
         """Output of a shell command on the owner."""
-        return self.lab.ssh("owner1", command, **more).stdout.strip()
+        return self.lab.ssh(self.host, command, **more).stdout.strip()
 
     def store(self, command, **more):
         """Output of a shell command on the storage host."""
@@ -57,12 +58,12 @@ class Drive:
     def start_told_load(self):
         """Start the writers and have every record told here once it is safe, for hosts that are to lose power."""
         with open(f"{self.lab.path}/acks", "w", encoding="utf-8") as out:
-            self.reader = subprocess.Popen(["ssh", "-F", f"{self.lab.path}/ssh_config", "owner1", LOAD.format(seconds=600)],
+            self.reader = subprocess.Popen(["ssh", "-F", f"{self.lab.path}/ssh_config", self.host, LOAD.format(seconds=600)],
                                            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL)
 
     def crash(self):
         """Pull the plug of the owner; acked has the records of which was told before."""
-        self.lab.power_off("owner1")
+        self.lab.power_off(self.host)
         self.reader.kill()
         self.reader.wait()
         with open(f"{self.lab.path}/acks", encoding="utf-8") as file:
@@ -90,7 +91,7 @@ class Drive:
             return self.owner("cat /proc/mdstat; indestructible status --json | tr -d ' \\n'; echo; cat /run/indestructible/guard.json; echo; "
                               "journalctl -b -u 'indestructible*' --no-pager -o short-precise | tail -n 12; dmesg | grep -v audit | tail -n 8", check=False)
         except (LabError, subprocess.SubprocessError) as error:
-            with open(f"{self.lab.path}/owner1/console.log", encoding="utf-8", errors="replace") as file:
+            with open(f"{self.lab.path}/{self.host}/console.log", encoding="utf-8", errors="replace") as file:
                 return f"the owner does not answer: {error}; the end of its console: " + "\n".join(file.read().splitlines()[-40:])
 
     def is_mounted(self):
@@ -99,7 +100,7 @@ class Drive:
 
     def records(self, name):
         """How many whole records a device has; Wrong when an acknowledged one is missing."""
-        done = self.lab.ssh("owner1", f"python3 /root/writer.py /srv/{name}/records verify {self.acked[name]}", check=False)
+        done = self.lab.ssh(self.host, f"python3 /root/writer.py /srv/{name}/records verify {self.acked[name]}", check=False)
         if done.returncode:
             raise Wrong(f"{name}: {done.stdout.strip()} {done.stderr.strip()}")
         return int(done.stdout)
@@ -107,7 +108,7 @@ class Drive:
     def compare(self):
         """Wrong unless the legs are the same, byte for byte, with the file systems at rest and everything committed."""
         for name in NAMES:
-            done = self.lab.ssh("owner1", f"fsfreeze -f /srv/{name} && sync && sleep 0.5 && sync && python3 /root/compare.py "
+            done = self.lab.ssh(self.host, f"fsfreeze -f /srv/{name} && sync && sleep 0.5 && sync && python3 /root/compare.py "
                                 f"/var/lib/indestructible/{name}.img /var/lib/indestructible/stores/vault1/{name}.img; "
                                 f"status=$?; fsfreeze -u /srv/{name}; exit $status", check=False)
             if done.returncode:

@@ -14,10 +14,10 @@ import signal
 import sys
 import time
 
-from . import _host_config, _lifecycle, _point, _points, _recovery, _rollback
-from ._core import Problem, converge_alone, host_lock, human_size, list_records, parse_size, run
+from . import _generations, _host_config, _lifecycle, _point, _points, _recovery, _rollback, _swap
+from ._core import Problem, converge, converge_alone, host_lock, human_size, list_records, parse_size, run
 from ._guard import Guard
-from ._table import points_table, status_table
+from ._table import generations_table, points_table, status_table
 from ._when import iso, parse_time
 from ._whole import read_whole
 
@@ -42,7 +42,8 @@ def _status(args):
 def _points_of(args):
     since, until = (parse_time(text, time.time(), name) if text else None for name, text in (("--since", args.since), ("--until", args.until)))
     found = _points.read_points(args.device, since, until, args.limit, args.all)
-    return _tell(args, found, f"{points_table(found['points'])}\n\n{args.device}: {_points.range_text(found['oldest'], found['newest'])}.")
+    away = "".join(f"\nOlder: {one}, not attached (indestructible generations --help)." for one in found["not_attached"])
+    return _tell(args, found, f"{points_table(found['points'])}\n\n{args.device}: {_points.range_text(found['oldest'], found['newest'])}.{away}")
 
 
 def _checkpoint(args):
@@ -67,7 +68,7 @@ def _retention(texts):
 def _recover(args):
     want = _recovery.normalize({"name": args.name, "device": args.device, "as_of": " ".join(args.as_of) or "latest",
                                 "mode": "direct" if args.direct else "overlay", "mount": "" if args.no_mount else args.mount, "cow": args.cow,
-                                "unsafe": args.unsafe,
+                                "unsafe": args.unsafe, "generation": args.generation,
                                 "cow_size": parse_size(args.cow_size, "--cow-size") if args.cow_size else None})
     with host_lock():
         result = _recovery.converge_one(want)
@@ -100,7 +101,7 @@ def _release(args):
 
 
 def _roll_back(args):
-    want = _rollback.normalize({"device": args.device, "as_of": " ".join(args.as_of), "unsafe": args.unsafe})
+    want = _rollback.normalize({"device": args.device, "as_of": " ".join(args.as_of), "unsafe": args.unsafe, "generation": args.generation})
     state = _rollback.observe(want)
     for step in _rollback.plan(want, state):
         _rollback.perform(want, step, _progress if sys.stderr.isatty() and not args.json else None)
@@ -109,9 +110,36 @@ def _roll_back(args):
                              f"{human_size(last['written'])} were written.\nUndo it: indestructible rollback {args.device} {last['before']}")
 
 
-def _progress(done, size, written):
-    sys.stderr.write(f"\r{100 * done // size:3d} % of {human_size(size)} looked at, {human_size(written)} written" + ("\n" if done == size else ""))
+def _progress(done, size, written, what=""):
+    sys.stderr.write(f"\r{what}{100 * done // size:3d} % of {human_size(size)} looked at, {human_size(written)} written" + ("\n" if done == size else ""))
     sys.stderr.flush()
+
+
+def _swap_store(args):
+    config = _host_config.load()
+    want = _swap.normalize({"store": args.store, "place": {key: getattr(args, key) for key in _generations.PLACE_KEYS}, "undo": args.undo,
+                            "limit": parse_size(args.limit, "--limit") if args.limit else None}, config)
+    if not want["undo"]:
+        want["found"] = _swap.locate(want)
+    show = _progress if sys.stderr.isatty() and not args.json else None
+    result = converge([want], _swap.observe, _swap.plan,
+                      lambda want, step: _swap.perform(want, step, show and (lambda device, *numbers: show(*numbers, what=f"{device}: "))), _swap.predict)
+    state = _swap.public(result["after"][0])
+    lines = [f"Done: {what}." for what in result["actions"]] or ["Nothing to do."]
+    if result["changed"] and not want["undo"]:
+        lines.append(f"Write the new place of {args.store} in indestructible_stores: {_generations.place_text(state['place'])}.")
+    return _tell(args, dict(state, changed=result["changed"], actions=result["actions"]), "\n".join(lines))
+
+
+def _list_generations(args):
+    with host_lock():
+        for act in ("attach", "detach", "forget"):
+            number = getattr(args, act)
+            if number is not None:
+                getattr(_generations, act)(args.store, number, *([args.device] if act == "attach" else []))
+    found = [dict(one, attached=_generations.is_attached(args.store, one["number"])) for one in _generations.retired(args.store)]
+    number = _generations.current(args.store)
+    return _tell(args, {"store": args.store, "current": number, "retired": found}, generations_table(found) + f"\n\nGeneration {number} is in use.")
 
 
 def _guard(_args):
@@ -173,6 +201,7 @@ def _add_when(one, default):
                      help="2026-11-22 10:15:30 (with or without a zone), '10 minutes ago', latest, the name of a point, or a checkpoint number"
                           + (" (latest)" if default else ""))
     one.add_argument("--unsafe", action="store_true", help="open a checkpoint that is not a recovery point, named by its number")
+    one.add_argument("--generation", type=int, metavar="N", help="look for it in this retired generation of the store (found by time otherwise)")
 
 
 def _add_recover(one):
@@ -183,6 +212,25 @@ def _add_recover(one):
     one.add_argument("--direct", action="store_true", help="read-only and without replaying the journal: the last files may be missing")
     one.add_argument("--cow", metavar="PATH", help="file that takes what is written to it")
     one.add_argument("--cow-size", metavar="SIZE", help="how much may be written (1G, or half of what is free)")
+
+
+def _add_swap(one):
+    one.add_argument("store", help="name of a store")
+    one.add_argument("--lun", type=int, metavar="N", help="the blank LUN, of today's target unless another one is given")
+    one.add_argument("--portal", metavar="HOST:PORT", help="where the target is, when it is another one than today's")
+    one.add_argument("--target", metavar="IQN", help="the target, when it is another one than today's; this host has logged in to it once")
+    one.add_argument("--device", metavar="PATH", help="a blank block device instead")
+    one.add_argument("--limit", metavar="SIZE", help="copy at most so much a second, such as 50M")
+    one.add_argument("--undo", action="store_true", help="give a swap up that was begun")
+
+
+def _add_generations(one):
+    one.add_argument("store", help="name of a store")
+    which = one.add_mutually_exclusive_group()
+    which.add_argument("--attach", type=int, metavar="N", help="bring a retired generation back, read-only")
+    which.add_argument("--detach", type=int, metavar="N", help="unmount it again")
+    which.add_argument("--forget", type=int, metavar="N", help="forget it; what its LUN holds stays")
+    one.add_argument("--device", metavar="PATH", help="with --attach: the block device that it is on now")
 
 
 def _add_release(one):
@@ -198,6 +246,8 @@ VERBS = {
     "recover": (_recover, "open a device as it was, beside the device in use", _add_recover),
     "release": (_release, "close a recovery and everything that it opened", _add_release),
     "rollback": (_roll_back, "put a device itself back to a past point", lambda one: _add_when(one, False)),
+    "swap": (_swap_store, "move a store to a blank LUN; the old one is kept as history", _add_swap),
+    "generations": (_list_generations, "list the LUNs that a store has had, and attach, detach or forget one", _add_generations),
     "guard": (_guard, "watch the stores and heal the devices (the service indestructible-guard)", None),
     "start": (_start, "start the devices from their local legs (at boot)", None),
     "stop": (_stop, "stop the devices (at shutdown)", None),

@@ -34,11 +34,12 @@ DEVICE_DEFAULTS = {
 }
 REPLICATIONS = ("async", "sync")
 COMMIT_INTERVAL, COMMIT_DEADLINE = 1, 5  # seconds: how often the guard commits a store, and how long a commit may take
+WARN_FREE, WARN_DAYS = (20, 10), (7, 2)  # percent and days left, at which the guard warns
 WATCHDOG = 10  # seconds after which systemd ends a guard that has stopped working
 TIME_BASE_MARGIN = 4  # seconds that the derived time base is above the least one
 DEVICE_KEYS = ("name", "size", "store", "local") + tuple(DEVICE_DEFAULTS)
 STORE_KEYS = ("name", "portal", "target", "lun", "chap", "timeouts", "device", "block_size", "reserved", "commit_interval", "commit_deadline",
-              "retention")
+              "warn_free", "warn_days", "retention")
 EXPORT_KEYS = ("name", "target", "lun", "backing", "size", "serial", "portals", "allow")
 ALLOW_KEYS = ("initiator", "chap")
 RETENTION_KEYS = ("keep",)
@@ -102,6 +103,8 @@ def store_problems(stores, check_portal):
         problems += _range_problem(store, "reserved", 1, 50, label)
         problems += _range_problem(store, "commit_interval", 1, 3600, label)
         problems += _range_problem(store, "commit_deadline", 2, 600, label)
+        problems += _levels_problems(store, "warn_free", 1, 99, label)
+        problems += _levels_problems(store, "warn_days", 1, 3650, label)
         problems += _number_problems(store.get("timeouts"), f"{label}: timeouts", TIMEOUT_KEYS)
         problems += _retention_problems(store.get("retention"), f"{label}: retention")
         if place and place in taken:
@@ -225,6 +228,8 @@ def resolve_stores(stores, normal_portal, chap=True):
             "commit_interval": _commit_times(store)[0],
             "commit_deadline": _commit_times(store)[1],
             "keep": (store.get("retention") or {}).get("keep"),
+            "warn_free": _levels(store, "warn_free", WARN_FREE),
+            "warn_days": _levels(store, "warn_days", WARN_DAYS),
             "label": LABEL_PREFIX + store["name"],
             "mount": f"{STORES_DIR}/{store['name']}",
         })
@@ -376,6 +381,25 @@ def _range_problem(item, key, least, most, label):
     if _given(item, key) and (isinstance(item[key], bool) or not re.fullmatch(r"[0-9]{1,9}", str(item[key])) or not least <= int(item[key]) <= most):
         return [f"{label}: {key} {item[key]!r} is no number between {least} and {most}"]
     return []
+
+
+def _levels(store, key, default):
+    """The levels of a store, highest first; an empty list is a wish of its own: no warning."""
+    return sorted((int(level) for level in (default if store.get(key) is None else store[key])), reverse=True)
+
+
+def _levels_problems(store, key, least, most, label):
+    levels = store.get(key)
+    if levels is None:
+        return []
+    if not isinstance(levels, (list, tuple)):
+        return [f"{label}: {key} {levels!r} is no list of numbers, such as [20, 10]"]
+    problems = []
+    for level in levels:
+        problems += _range_problem({key: level}, key, least, most, label)
+    if not problems and len({int(level) for level in levels}) < len(levels):
+        problems.append(f"{label}: {key} {levels!r} has a number twice")
+    return problems
 
 
 def _number_problems(numbers, label, keys):

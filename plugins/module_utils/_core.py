@@ -124,6 +124,14 @@ def human_size(size):
     return f"{size} B"
 
 
+def human_span(seconds):
+    """A time span as a person reads it: 6.3 days, 40 minutes."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.0f} seconds"
+
+
 def read_text(path, default=None):
     """The stripped text of a small file such as a sysfs attribute, or default when it cannot be read."""
     try:

@@ -15,11 +15,15 @@ import threading
 import time
 
 from . import _host_config
-from ._core import RUN_DIR, Problem
+from ._core import RUN_DIR, Problem, read_text
 from ._guard_store import StoreWatch
 from ._loop import loops
+from ._metrics import metrics
 
 STATE = f"{RUN_DIR}/guard.json"
+METRICS_DIR = "/run/indestructible-metrics"  # apart from RUN_DIR, which is for root alone
+METRICS = f"{METRICS_DIR}/indestructible.prom"
+_METRICS = 5.0  # seconds
 _TICK, _BUSY_TICK, _LOOK = 0.25, 0.1, 5.0  # seconds
 
 
@@ -35,14 +39,22 @@ def notify(text):
             pass  # without an answer systemd starts the guard again
 
 
+def _told():
+    """What the guard before this one told last (dict), in this boot; empty when there was none."""
+    try:
+        return json.loads(read_text(STATE) or "{}")
+    except ValueError:
+        return {}
+
+
 class Guard:
     """The service. say(level, sentence) writes to the journal; run() returns after stop()."""
 
     def __init__(self, say):
         self.say = say
-        self.stores, self.config = [], None
+        self.stores, self.config, self.started = [], None, False
         self._stop = threading.Event()
-        self._looked = self._published = 0.0
+        self._looked = self._published = self._measured = 0.0
         self._told = None
 
     def stop(self, *_ignored):
@@ -67,6 +79,8 @@ class Guard:
                 self._publish(now)
                 notify("WATCHDOG=1")
             self._stop.wait(_BUSY_TICK if busy else _TICK)
+        for store in self.stores:
+            store.room.end()
 
     def _load(self):
         try:
@@ -77,14 +91,21 @@ class Guard:
             self._told = str(problem)
             return
         old = {store.name: store for store in self.stores}
-        self.stores = []
+        self.stores, before_us = [], {} if self.started else _told()
         for store in self.config.stores.values():
             watch = StoreWatch(store, [device for device in self.config.devices.values() if device["store"] == store["name"]], self.say)
             if store["name"] in old:  # what the commits have shown stays known
                 before = old[store["name"]]
                 watch.good, watch.checkpoint, watch.wall, watch.took = before.good, before.checkpoint, before.wall, before.took
+                watch.room, watch.room.store = before.room, store
             self.stores.append(watch)
         self._look(time.monotonic())
+        if not self.started:
+            self.started = True
+            for store in self.stores:
+                # md took a leg out while nobody watched: only what a guard committed before is known to be whole
+                if any(device.state == "faulty" for device in store.devices):
+                    store.checkpoint = before_us.get("stores", {}).get(store.name, {}).get("checkpoint")
 
     def _look(self, now):
         """What costs more than a glance: find arrays and loops, and put every leg into its mode."""
@@ -112,10 +133,18 @@ class Guard:
         stores = {store.name: {
             "checkpoint": store.checkpoint, "commit_time": store.wall, "commit_seconds": store.took and round(store.took, 3),
             "lag_seconds": round(now - store.even, 1) if store.even and any(device.is_in for device in store.devices) else None,
-            "problem": store.problem, "next_try_seconds": round(store.next_try - now, 1) if store.next_try > now else None,
+            "capacity": store.room.public(), "problem": store.problem, "next_try_seconds": round(store.next_try - now, 1) if store.next_try > now else None,
         } for store in self.stores}
-        devices = {device.name: {"replication": device.mode, "state": device.state} for store in self.stores for device in store.devices}
+        devices = {device.name: {"replication": device.mode, "state": device.state, "store": store.name} for store in self.stores for device in store.devices}
         os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
         with open(f"{STATE}.new", "w", encoding="utf-8") as file:
             json.dump({"time": round(time.time(), 1), "stores": stores, "devices": devices}, file)
         os.replace(f"{STATE}.new", STATE)
+        if now - self._measured >= _METRICS:
+            self._measured = now
+            os.makedirs(METRICS_DIR, mode=0o755, exist_ok=True)
+            os.chmod(METRICS_DIR, 0o755)  # whatever the umask: it is for whoever collects
+            with open(f"{METRICS}.new", "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(metrics(stores, devices))
+            os.replace(f"{METRICS}.new", METRICS)

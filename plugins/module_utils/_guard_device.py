@@ -16,10 +16,11 @@ from __future__ import annotations
 import os
 import time
 
-from ._core import load_record, read_text, write_text
+from ._core import Problem, load_record, read_text, write_text
 from ._loop import loops, set_write_cache
 from ._md import HELD, device_of, holder_of
 from ._md_act import remove_remote, update_record
+from ._nilfs import Volume
 
 STUCK = 0.4  # seconds without any progress of a disk that holds the application up, after which the leg is taken out
 _PASSES = 5  # passes until a chunk has left the disk: marked, cleared, written; one more for a write between, one for luck with the clock
@@ -116,7 +117,7 @@ class DeviceWatch:
         self.mode, self.settled = None, False
         self.held = Progress()
         self.failing = None  # the thread that takes the leg out
-        self.healing = False
+        self.healing = self.failed = False  # failed: that md took the leg out after an error has been dealt with
 
     def look(self, known=None):
         """Find the array and its legs, and say how the remote leg is: attached, recovering, faulty, out, or stopped."""
@@ -135,6 +136,7 @@ class DeviceWatch:
         words = (read_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state") or "").split(",") if self.array and self.remote else []
         self.state = ("stopped" if not self.array else "faulty" if "faulty" in words else "attached" if "in_sync" in words
                       else "recovering" if any(words) else "out")
+        self.failed = self.failed and not self.is_in
 
     @property
     def is_in(self):
@@ -184,7 +186,7 @@ class DeviceWatch:
         gate.remote(now, stat[4], stat[8])
         if committed is not None:
             gate.committed(committed)
-        if gate.due(now):
+        if gate.due(now) and not load_record("devices", self.name).get("hold"):  # a new leg is being filled: nothing may be forgotten (_swap)
             done = self._pass()
             gate.passed(time.monotonic(), *done)
 
@@ -198,6 +200,23 @@ class DeviceWatch:
             write_text(path, str(HELD))
         stat = numbers(f"/sys/class/block/{self.remote}/stat")
         return stat[4], stat[8]
+
+    def leave(self, unsafe_from):
+        """Take the leg out while its store still works: what it holds is committed, so that it stays whole. Waits as fail() does.
+
+        unsafe_from: the checkpoint from which on it is not whole if that commit fails (int or None).
+        """
+        whole = self.state == "attached"
+        write_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state", "faulty")
+        remove_remote(self.want, 60)
+        try:
+            with Volume(os.path.dirname(self.device["remote"])) as volume:
+                volume.sync()
+            update_record(self.want, clean_detach=whole or None)
+        except Problem:
+            record = load_record("devices", self.name)
+            update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None)
+            raise
 
     def fail(self, unsafe_from):
         """Take the leg out, and note what is needed to heal it; waits until md has let it go, so it runs in a thread of its own."""

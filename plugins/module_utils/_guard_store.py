@@ -12,13 +12,15 @@ import os
 import threading
 import time
 
-from . import _cleaner, _loopfile, _md, _md_act, _nilfs_volume, _owner
-from ._core import RUN_DIR, Problem, converge, host_lock, load_record, parse_period
+from . import _capacity, _cleaner, _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
+from ._core import RUN_DIR, Problem, converge, host_lock, human_size, load_record, parse_period
 from ._guard_device import STUCK, DeviceWatch, Progress
+from ._guard_room import RoomWatch
 from ._host_config import is_ours, mirror_of
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._loop import loops
+from ._md_super import read_super as read_leg_super
 from ._mount import mount_at
 from ._nilfs import Volume, attribute, read_super
 
@@ -28,6 +30,7 @@ _RENEW, _GLANCE = 5, 1  # seconds
 _RETRY_FIRST, _RETRY_LAST = 1, 60  # seconds between attempts to bring legs back
 _QUICK = 0.05  # seconds; a commit that takes longer is looked at often
 _FORGET = 3600  # seconds between looks at what the history that is no more had protected
+_LOOK_FOR_ROOM = 5  # seconds between looks whether a full store has room again
 _CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again
 
 
@@ -43,6 +46,7 @@ class StoreWatch:
         self.store, self.name, self.say = store, store["name"], say
         self.devices = [DeviceWatch(device) for device in devices]
         self.link = Link(store)
+        self.room = RoomWatch(store, say)
         self.disk = None
         self.progress = Progress()
         self.problem = None  # what keeps the legs out, a sentence
@@ -54,6 +58,7 @@ class StoreWatch:
         self.error = None
         self.last_start = self.renewed = self.glanced = 0.0
         self.forgot = None
+        self._dirty = 0  # blocks, when it was last asked for
         self._lock, self._go, self._worker, self._force = threading.Lock(), threading.Event(), None, False
 
     # -- commits: in a thread, because nothing can end one that hangs, and even to ask what is dirty waits for a log that is being written ------
@@ -73,11 +78,12 @@ class StoreWatch:
     def _commits(self):
         while self._go.wait():
             self._go.clear()
-            began, number, error = self.began, None, None
+            began, number, error, arrived = self.began, None, None, self.room.mark()
             try:
                 if began - self.renewed >= _RENEW and self.disk:
                     _owner.renew(f"/dev/{self.disk}")  # the target may have forgotten it, and another host may have taken the store over
                     self.renewed = began
+                self.room.learn(self.disk)
                 if self._is_due(began):
                     self.last_start = began
                     with Volume(self.store["mount"]) as volume:
@@ -90,6 +96,8 @@ class StoreWatch:
                     self.error = error
                     continue
                 self.even = began
+                if number or not self._dirty:
+                    self.room.committed(arrived)
                 if number:
                     self.error, self.good, self.checkpoint, self.wall = None, began, number, time.time()
                     self.took = time.monotonic() - began
@@ -102,7 +110,7 @@ class StoreWatch:
         if since >= self.store["commit_interval"] and wanted:
             return True
         text = attribute(f"/dev/{self.disk}", "segctor/dirty_data_blocks_count") if self.disk else None
-        dirty = int(text) if text and text.isdigit() else 0
+        dirty = self._dirty = int(text) if text and text.isdigit() else 0
         return dirty > _MANY or (dirty > 0 and since >= self.store["commit_interval"])
 
     # -- every tick ------------------------------------------------------------------------------------------------------------
@@ -110,6 +118,12 @@ class StoreWatch:
     def tick(self, now):
         """Watch, commit, and begin to bring legs back. Returns True while something is under way that has to be looked at often."""
         joined = [device for device in self.devices if device.is_in and not device.failing]
+        if self.room.look(now, self.disk, [device.remote for device in joined]):
+            self.leave(joined, now)
+            joined = []
+        broken = [device.name for device in self.devices if device.state == "faulty" and not device.failing and not device.failed]
+        if broken and not self.busy:  # seen by nobody until now, such as while there was no guard
+            self.fail(f"md took the remote leg of {broken[0]} out after an error", now)
         stuck = self.progress.stuck(self.disk, now)
         committing = now - self.began if self.began is not None else 0.0
         # every glance at a device costs; once a second will do while the disk answers
@@ -121,7 +135,7 @@ class StoreWatch:
                 self.fail(why, now)
             else:
                 self._keep(joined, now)
-        elif joined:
+        elif joined or (self.disk and not stuck and now - self.renewed >= _RENEW):  # whoever knocks has to find out that this host lives
             self.commit(now)
         if joined and self.store.get("keep") and (self.forgot is None or now - self.forgot >= _FORGET):
             self.forgot = now
@@ -134,7 +148,7 @@ class StoreWatch:
         if wanted and not self.busy and now >= self.next_try:
             self.busy = threading.Thread(target=self._join, args=(now,), daemon=True)
             self.busy.start()
-        return stuck > 0 or committing > _QUICK or bool(self.busy)
+        return stuck > 0 or committing > _QUICK or bool(self.busy) or (bool(joined) and self.room.is_near)
 
     def _judge(self, joined, now, stuck, committing):
         """Why the legs have to be taken out now, or None."""
@@ -189,10 +203,11 @@ class StoreWatch:
         first = (self.checkpoint or 0) + 1 if self.checkpoint else None
         hurt = [device for device in self.devices if device.state in ("attached", "recovering", "faulty") and not device.failing]
         for device in hurt:
-            device.healing = False
+            device.healing, device.failed = False, True
             device.failing = threading.Thread(target=self._fail_one, args=(device, first), daemon=True)
             device.failing.start()
-        self.link.abort()
+        if not self.room.is_full:  # then the disk is well, and it is nilfs2 that refused
+            self.link.abort()
         self.error = None
         self.pause = next_pause(self.pause, now - self.joined if self.joined else 0)
         self.next_try = now + self.pause
@@ -202,9 +217,23 @@ class StoreWatch:
             self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
 
-    def _fail_one(self, device, first):
+    def leave(self, joined, now):
+        """Take the legs out because the store has no room for what may come next; the volume stays as it is."""
+        first = self.checkpoint + 1 if self.checkpoint else None
+        for device in joined:
+            device.healing = False
+            device.failing = threading.Thread(target=self._fail_one, args=(device, first, True), daemon=True)
+            device.failing.start()
+        names, free = ", ".join(device.name for device in joined), human_size(self.room.usage.clean * self.room.usage.segment)
+        legs, they = (f"leg of {names} is", "it runs") if len(joined) == 1 else (f"legs of {names} are", "they run")
+        self.problem = f"it is full but for a reserve of {free}, so the remote {legs} out"
+        self.next_try = now + _LOOK_FOR_ROOM
+        self.room.note_out()
+        self.say(3, f"store {self.name}: {self.problem}; {they} on from the local one, and its history stays. To have them back: {_capacity.WAY_OUT}")
+
+    def _fail_one(self, device, first, cleanly=False):
         try:
-            device.fail(first)
+            (device.leave if cleanly else device.fail)(first)
         except Problem as problem:
             self.say(4, f"device {device.name}: {problem}")
         finally:
@@ -220,6 +249,9 @@ class StoreWatch:
             for device in self.devices:
                 device.look()
             devices = [device for device in devices if not device.is_in]
+            if devices and self.room.usage and not self._with_room(devices):
+                self.next_try = now + _LOOK_FOR_ROOM
+                return
             if not devices or any(device.failing for device in self.devices):
                 self.next_try = now + (1 if devices else 5)
                 return
@@ -228,8 +260,8 @@ class StoreWatch:
                 if os.path.exists(LEAVING):
                     return
                 self._bring_store()
-                problems = []
-                for device in devices:
+                problems, fitting = [], self._with_room(devices)
+                for device in fitting:
                     try:
                         self._bring_leg(device)
                     except Problem as problem:  # which keeps no other device out
@@ -237,6 +269,10 @@ class StoreWatch:
             self.joined = time.monotonic()
             if problems:
                 raise Problem("; ".join(problems))
+            if len(fitting) < len(devices):
+                self.next_try = time.monotonic() + _LOOK_FOR_ROOM
+                return
+            self.room.note_in()
             self.problem = None
         except (Problem, OSError) as problem:
             self.pause = next_pause(self.pause, 0)
@@ -244,6 +280,23 @@ class StoreWatch:
             if str(problem) != self.problem:
                 self.problem = str(problem)
                 self.say(4, f"store {self.name}: {problem}; trying again")
+
+    def _with_room(self, devices):
+        """Those of the devices whose legs the store has room for, the smallest first. That others have none is said once."""
+        fitting, total = [], 0
+        sizes = {device.name: _capacity.to_copy(read_leg_super(device.device["local"]), load_record("devices", device.name)) for device in devices}
+        for device in sorted(devices, key=lambda device: sizes[device.name]):
+            if self.room.has_room(total + sizes[device.name]):
+                fitting.append(device)
+                total += sizes[device.name]
+        kept = [device for device in devices if device not in fitting]
+        if kept:
+            names = ", ".join(device.name for device in kept)
+            why = f"{self.room.no_room(total + sizes[kept[0].name])} (out: {names})"
+            if self.room.note_out():
+                self.say(3, f"store {self.name}: {why}")
+            self.problem = why
+        return fitting
 
     def _bring_store(self):
         """See that the volume is mounted and takes a commit; mounted anew when it is broken or its disk has gone."""
@@ -257,6 +310,9 @@ class StoreWatch:
             _nilfs_volume.take_down(self.name, point)
             mount = None
         if not mount:
+            _swap.finish(self.store)
+            mount = mount_at(point)
+        if not mount:
             record = load_record("stores", self.name)
             device = self.store["device"] or (f"/dev/{self.link.unit()}" if self.link.unit() else None)
             found = read_super(device) if device and os.path.exists(device) else None
@@ -268,6 +324,7 @@ class StoreWatch:
                                             "keep": self.store.get("keep")})
             converge([want], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
         self.disk = self.link.disk()
+        self.room.refresh(self.disk)
         self.renewed = 0.0  # a new login has to be registered before anything is written
         if not self._answers():
             raise Problem(f"its volume takes no commit ({self.error or 'none ended in time'})")

@@ -15,7 +15,7 @@ import json
 import os
 from collections import namedtuple
 
-from ._core import Problem, load_record, read_text
+from ._core import STATE_DIR, Problem, load_record, read_text
 from ._md import HELD
 
 PATH = "/etc/indestructible.json"
@@ -25,12 +25,16 @@ Config = namedtuple("Config", "stores devices stamp")
 
 
 def stamp():
-    """What changes when the file changes; None when there is none."""
+    """What changes when the file changes, or what is known of where stores are; None when there is none."""
     try:
         about = os.stat(PATH)
     except OSError:
         return None
-    return (about.st_mtime_ns, about.st_ino)
+    try:
+        records = os.stat(f"{STATE_DIR}/records/stores").st_mtime_ns
+    except OSError:
+        records = None
+    return (about.st_mtime_ns, about.st_ino, records)
 
 
 def load():
@@ -40,7 +44,9 @@ def load():
         raise Problem(f"{PATH} does not exist; run the playbook indestructible.block.site for this host")
     try:
         found = json.loads(text)
-        return Config({store["name"]: store for store in found["stores"]}, {device["name"]: device for device in found["devices"]}, seen)
+        # after a swap, until the variables say so too
+        stores = {store["name"]: dict(store, **load_record("stores", store["name"]).get("place") or {}) for store in found["stores"]}
+        return Config(stores, {device["name"]: device for device in found["devices"]}, seen)
     except (ValueError, KeyError, TypeError) as error:
         raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
 

@@ -69,10 +69,21 @@ class Link:
         timeout = self.store["timeouts"].get("replacement_timeout", REPLACEMENT_TIMEOUT)
         if session["live"]["replacement_timeout"] != timeout:
             write_text(node.recovery_attribute(session["id"]), str(timeout))
+        if not self.unit():  # it may have been added since the login
+            for attribute in node.scan_attributes(session["id"]):
+                write_text(attribute, "- - -")
         disk = self.unit()
         state = read_text(f"/sys/class/block/{disk}/device/state")
         if state != "running":
             raise Problem(f"the disk of {self.store['target']} is {state or 'not there yet'}")
+
+    def find(self):
+        """Path of the block device that the store is on, after a login where that is needed; raises Problem when it is not there."""
+        self.ensure()
+        path = self.store["device"] or f"/dev/{self.unit()}"
+        if not os.path.exists(path):
+            raise Problem(f"the device {path} does not exist on this host")
+        return path
 
     def abort(self):
         """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""

@@ -21,12 +21,13 @@ import os
 
 from ._blank import find_content, find_use, is_zero
 from ._blockdev import is_block, size_of
-from ._core import MIB, Problem, Step, human_size, load_record, read_text
+from ._capacity import room_problem
+from ._catalogue import mount_of
+from ._core import Problem, Step, human_size, load_record, read_text
 from ._loop import find as find_loop
 from ._loop import loops
-from ._md_super import FAULTY, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
+from ._md_super import FAULTY, HEADER_SIZE, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
 
-HEADER_SIZE = 4 * MIB  # of each leg, before the data: superblock and bitmap
 CONF_DIR = "/etc/mdadm/mdadm.conf.d"
 LIVE = ("clean", "active", "active-idle", "write-pending", "readonly", "read-auto")
 # Seconds: the kernel's time base while the guard lets it forget chunks (_gate). Long, so that a chunk stays listed when nobody does.
@@ -178,7 +179,7 @@ def plan(want, state, check_mode=False):
     if not local:
         raise Problem(f"{name}: {want['local']} {'does not exist' if state['local']['state'] == 'absent' else 'is no leg of this device'}, but "
                       f"{want['remote']} holds it (array {remote.uuid}); its local leg is lost. "
-                      "Nothing was done: bring the local leg back, or recover from the store")
+                      "Nothing was done: bring the local leg back, or build a new one from the store with the playbook indestructible.block.adopt")
     _need_device(state["local"], check_mode)
     _check_room(want, state)
     return steps + _plan_assemble(want, state, check_mode)
@@ -297,7 +298,7 @@ def _plan_assemble(want, state, check_mode):
                   {"both": False, "bad_blocks": state["bad_block_log"], "pending": pending, "compare": not _is_trusted(state, local)})]
     if want["state"] == "attached":
         _need_device(state["remote"], check_mode)
-        steps.append(_attach_step(want, state))
+        steps.append(_attach_step(want, state, check_mode))
     return steps + _plan_settings(want, dict(state, size=local.size), check_mode)
 
 
@@ -307,7 +308,7 @@ def _is_trusted(state, local):
     return local.clean or not guarded or bool(local.bitmap and local.bitmap.time_base >= HELD)
 
 
-def _attach_step(want, state):
+def _attach_step(want, state, check_mode):
     local, remote = state["_supers"]
     started = state["_record"].get("started_events")
     if remote and local and remote.number < len(remote.roles) and remote.roles[local.number] in (FAULTY, SPARE):
@@ -323,6 +324,9 @@ def _attach_step(want, state):
         need = state["size"] + HEADER_SIZE
         if state["remote"]["size"] < need:
             raise Problem(f"{want['name']}: the remote leg {want['remote']} has {state['remote']['size']} bytes; this device needs {need}")
+    problem = room_problem(want["name"], mount_of(want["remote"]), local, state["_record"])
+    if problem and not check_mode:  # the run itself may grow the store first
+        raise Problem(problem)
     how = "copy everything to this blank leg" if not remote else "compare the legs and copy what differs" if state["_record"].get("compare") \
         else "copy what changed"
     return Step("attach", f"add the remote leg {want['remote']} to {want['name']} and {how}")
@@ -345,7 +349,7 @@ def _plan_live(want, state, check_mode):
     if want["state"] == "attached" and state["state"] == "detached":
         if not state["remote"]["device"]:
             raise Problem(f"{name}: the remote leg {want['remote']} is not there (no file, or no loop device over it); the device runs from its local leg")
-        steps.append(_attach_step(want, state))
+        steps.append(_attach_step(want, state, check_mode))
     return steps + _plan_settings(want, state, check_mode)
 
 

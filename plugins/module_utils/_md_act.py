@@ -16,8 +16,8 @@ import uuid
 from . import _catalogue
 from ._blank import next_data
 from ._core import MIB, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
-from ._md import CREATION_TIME_BASE, HEADER_SIZE, LIVE, conf_file, device_of, holder_of
-from ._md_super import count_ranges, merge_ranges, read_leg, read_super
+from ._md import CREATION_TIME_BASE, LIVE, conf_file, device_of, holder_of
+from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
 
 # Options that only a configuration file can give: no bad-block log (an error must fail the leg at once), no host in the name.
@@ -56,16 +56,16 @@ def update_record(want, **values):
 
 def _remember(want, args=None):
     header = read_super(want["local"])
-    _hide_from_udev(want, header.uuid)
+    hide_from_udev(want, header.uuid)
     update_record(want, uuid=header.uuid, phase="ready")
 
 
-def _hide_from_udev(want, identity):
+def hide_from_udev(want, identity):
     """Without this line mdadm's udev rule would assemble a lone leg by itself (mdadm before 4.3 does so with every loop)."""
     save_file(conf_file(want["name"]), f"# The device {want['name']} is assembled by indestructible.block alone.\nARRAY <ignore> UUID={identity}\n")
 
 
-def _settle(want, array):
+def settle(want, array):
     """Wait until udev has made /dev/md/NAME."""
     path = f"/dev/md/{want['name']}"
     wait_until(lambda: os.path.basename(os.path.realpath(path)) == array, 20, f"{path} to lead to {array}")
@@ -78,7 +78,7 @@ def _create(want, _args):
     identity = identity or str(uuid.uuid4()).replace("-", "")
     identity = ":".join(identity.replace(":", "")[at:at + 8] for at in range(0, 32, 8))
     update_record(want, uuid=identity, phase="creating", size=want["size"])
-    _hide_from_udev(want, identity)
+    hide_from_udev(want, identity)
     for device in (local, remote):
         header = read_super(device)
         if header and header.uuid == identity:
@@ -91,7 +91,7 @@ def _create(want, _args):
          f"--delay={CREATION_TIME_BASE}", f"--write-behind={want['write_behind']}", f"--data-offset={HEADER_SIZE // 1024}K",
          f"--size={want['size'] // 1024}", "--assume-clean", "--write-mostly", remote, local])
     array = _array(want)
-    _settle(want, array)
+    settle(want, array)
     _flag(want)
     wait_until(lambda: not read_super(local).bitmap.dirty, 60, f"the bitmap of {want['name']} to become clean")
     _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0})
@@ -102,7 +102,7 @@ def _create(want, _args):
 def _assemble(want, args):
     local, remote = device_of(want["local"]), device_of(want["remote"])
     header = read_super(local)
-    _hide_from_udev(want, header.uuid)
+    hide_from_udev(want, header.uuid)
     # noted before the start: the kernel drops what the bitmap says when one leg is started alone
     record = load_record("devices", want["name"])
     pending = merge_ranges(record.get("pending", []), args.get("pending", []))
@@ -117,7 +117,7 @@ def _assemble(want, args):
     array = _array(want)
     wait_until(lambda: read_text(_md(array, "array_state")) in LIVE, 10, f"{array} to run")
     _set(want, {"safe_mode_delay": 0})
-    _settle(want, array)
+    settle(want, array)
 
 
 def _attach(want, _args):

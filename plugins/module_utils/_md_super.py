@@ -18,9 +18,10 @@ import stat
 import struct
 from collections import namedtuple
 
-from ._core import Problem
+from ._core import MIB, Problem
 
 SUPER_AT = 4096
+HEADER_SIZE = 4 * MIB  # of each leg, before the data: superblock and bitmap
 _MAGIC = 0xA92B4EFC
 _BITMAP_MAGIC = 0x6D746962
 _CLEAN = 0xFFFFFFFFFFFFFFFF

@@ -14,7 +14,7 @@ import os
 import re
 import signal
 
-from . import _cleaner, _owner
+from . import _cleaner, _generations, _owner
 from ._core import STATE_DIR, Problem, Step, human_period, human_size, load_record, parse_period, run, save_record, wait_until
 from ._blank import describe, find_use
 from ._blockdev import identity_of, is_block, size_of
@@ -61,7 +61,8 @@ def normalize(given, check_mode=False):
     record = name or re.sub(r"[^A-Za-z0-9._-]", "_", label)
     device = given.get("device") or (_claimed_device(record) if state == "absent" else None)
     return {"device": device, "name": name, "label": label, "mount": point, "state": state, "block_size": block_size,
-            "reserved": reserved, "keep": keep, "record": record, "adopt": bool(given.get("adopt")), "check_mode": check_mode}
+            "reserved": reserved, "keep": keep, "record": record, "adopt": bool(given.get("adopt")), "configured": bool(given.get("configured")),
+            "check_mode": check_mode}
 
 
 def _claimed_device(record):
@@ -193,7 +194,13 @@ def plan(want, state):
             return _plan_new(want, state)
         raise Problem(f"the device {device} of the store {name} does not exist on this host; log in to its target first" if device
                       else f"the store {name} has no device")
+    known, place = state["_record"].get("uuid"), state["_record"].get("place")
+    if state["uuid"] and known and state["uuid"] != known:
+        where = f", which is generation {state['_record'].get('generation', 1)}, on {_generations.place_text(place)}: write that place in the variables" if place else ""
+        raise Problem(f"{device} holds the volume {state['uuid']}, and the store {name} is the volume {known}{where}; nothing was done")
     steps = _plan_owner(want, state)
+    if state["uuid"] and place and want["configured"]:
+        steps.append(Step("place", f"noted that the variables name the place of {name}"))
     if state["uuid"] is None:
         _check_free(want, state)
         return _plan_new(want, state, steps)
@@ -367,6 +374,8 @@ def perform(want, step):
             volume.resize(size_of(device))
     elif step.verb == "unmount":
         take_down(want["record"], step.args["point"])
+    elif step.verb == "place":
+        _remember(want, {"place": None})
 
 
 def take_down(record, point):
@@ -442,6 +451,8 @@ def _mount(want):
     if cleaners(device, point):
         raise Problem(f"{device} was mounted on {point} with a cleaner although nogc was asked for; see that mount.nilfs2 of nilfs-tools is installed")
     _remember(want, {"uuid": number, "mount": point})
+    if want["name"]:
+        _generations.learn(point, want["name"])
 
 
 def predict(want, state, steps):

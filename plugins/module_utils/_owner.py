@@ -37,6 +37,7 @@ MAGIC = b"indstrct"
 _HEAD = struct.Struct("<8sII")  # magic, length of the JSON text, its CRC-32
 _BLOCK = 4096
 _BLKSSZGET, _BLKFLSBUF = 0x1268, 0x1261
+KNOCK = 20  # seconds for which an owner that lives is waited for; it looks every 5 (renew() by its guard)
 
 # owner as judge() has it; marked whether a mark is there; held whether this very session holds the reservation, None without any.
 Look = namedtuple("Look", "owner marked held")
@@ -245,6 +246,7 @@ def renew(device):
         raise Problem(f"{device} was never claimed by this host")
     try:
         if _reservation.is_scsi_disk(device) and _reservation.holds(device, key_of(me)):
+            _evict(device, key_of(me))  # somebody knocks: see take_over()
             return
     except _reservation.Unsupported:
         pass
@@ -274,9 +276,17 @@ def release(device):
 
 
 def take_over(device):
-    """Make a device this host's own, whoever owned it: from then on the target refuses the writes of that one."""
+    """Make a device this host's own, when its owner is dead: from then on the target refuses the writes of that one.
+
+    An owner that lives is found out first, and disturbed by nothing: this host registers, which its guard undoes within seconds. Where there are
+    no reservations, what is written to the head of the device tells. Raises Problem when it lives.
+    """
     me = identity(make=True)
     scsi = _reservation.supported(device)
+    owner = holder(device)
+    if owner and not owner["here"] and _lives(device, key_of(me) if scsi else None):
+        raise Problem(f"{device} is not taken over from {who(owner)}: that host is alive and uses it. Shut it down, or take the store out of use there "
+                      "(playbook indestructible.block.teardown); nothing was changed")
     # A living owner takes the reservation back while the mark is still its own, so this may need another try.
     for _attempt in range(5):
         try:
@@ -347,11 +357,31 @@ def _secure(device, key, force):
         _reservation.preempt(device, key, held.key, abort=held.key != key)
         if not _reservation.holds(device, key):
             raise Problem(f"the reservation of {device} was taken away again at once")
+    _evict(device, key)
+
+
+def _evict(device, key):
+    """Take the registrations of everybody else away."""
     for other in sorted(set(_reservation.read_keys(device)) - {key}):
         try:
             _reservation.preempt(device, key, other)
         except _reservation.Conflict:
             pass  # it went by itself
+
+
+def _lives(device, key):
+    """Whether the owner of a device gives a sign of life within KNOCK seconds; key is that of this host, or None without reservations."""
+    if key is None:
+        first = _head(device)
+        sign = (lambda: _head(device) != first)
+    else:
+        _reservation.register(device, key)
+        sign = (lambda: key not in _reservation.read_keys(device))
+    try:
+        wait_until(sign, KNOCK, "a sign of life")
+    except Problem:
+        return sign()  # which raises when it was the target that did not answer
+    return True
 
 
 def _winner(device):

@@ -14,31 +14,40 @@ clock; while that was put back, numbers decide.
 from __future__ import annotations
 
 import datetime
+import os
 from collections import namedtuple
 
-from . import _catalogue
+from . import _catalogue, _generations
 from ._core import Problem, list_records, load_record
 from ._nilfs import Volume
 from ._when import iso
 
 # A device as recoveries see it: name, local, remote (path of the image on the store), uuid of its array, store (name or None), point (where
-# the store is mounted), disk (the store's device), unsafe_from (the first checkpoint that lacks the remote leg, or None while it is in).
-Device = namedtuple("Device", "name local remote uuid store point disk unsafe_from")
+# the store is mounted), disk (the store's device), unsafe_from (the first checkpoint that lacks the remote leg, or None while it is in), generation
+# (number of a retired one, or None for the one in use).
+Device = namedtuple("Device", "name local remote uuid store point disk unsafe_from generation")
 
 
-def device_named(name):
-    """The Device of that name from this host's records; raises Problem when there is none or its store is not mounted."""
+def device_named(name, generation=None):
+    """The Device of that name from this host's records; raises Problem when there is none or its store is not mounted.
+
+    generation: the number of a retired generation of its store, which is brought back read-only where that is possible; None for the one in use.
+    """
     record = load_record("devices", name)
     if not record.get("remote"):
         known = ", ".join(list_records("devices")) or "none"
         raise Problem(f"there is no device {name!r} on this host; there are: {known}")
     remote = record["remote"]
     store = next((store for store in list_records("stores") if remote.startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
+    if generation is not None:
+        point = _generations.attach(store, generation)
+        old = f"{point}/{os.path.basename(remote)}"
+        return Device(name, record.get("local"), old, record.get("uuid"), store, point, _catalogue.mount_of(old).source, None, generation)
     mount = _catalogue.mount_of(remote)
     if not mount:
         raise Problem(f"the store {store or ''} of {name} is not mounted, so its history is out of reach; bring its LUN back, and the guard mounts it "
                       "(systemctl status indestructible-guard, iscsiadm -m session)")
-    return Device(name, record.get("local"), remote, record.get("uuid"), store, mount.point, mount.source, record.get("unsafe_from"))
+    return Device(name, record.get("local"), remote, record.get("uuid"), store, mount.point, mount.source, record.get("unsafe_from"), None)
 
 
 def catalogue_of(device):
@@ -171,6 +180,44 @@ def choose(volume, device, catalogue, wish, unsafe=False):
     return found[0]
 
 
+def locate(name, wish, unsafe=False, generation=None):
+    """(Device, Checkpoint, whether it is safe) that a Wish means for a device, in whichever generation of its store that is.
+
+    generation: only that one, by its number; a checkpoint number means the one in use unless it is given. Raises Problem.
+    """
+    device = device_named(name, None if generation == _generations.current(_store_of(name)) else generation)
+    with Volume(device.point) as volume:
+        catalogue = catalogue_of(device)
+        if generation is None and wish.kind in ("time", "name", "latest"):
+            older = _older(volume, device, catalogue, wish)
+            if older is not None:
+                return locate(name, wish, unsafe, older)
+        point = choose(volume, device, catalogue, wish, unsafe)
+        return device, point, _catalogue.is_safe(catalogue, point.number) and not point.minor
+
+
+def _store_of(name):
+    remote = load_record("devices", name).get("remote") or ""
+    return next((store for store in list_records("stores") if remote.startswith((load_record("stores", store).get("mount") or "\0") + "/")), "")
+
+
+def _older(volume, device, catalogue, wish):
+    """Number of the retired generation that holds what a Wish means, when the one in use does not; None when that one has to answer."""
+    generations = [one for one in _generations.retired(device.store) if device.name in one["devices"] or not one["devices"]] if device.store else []
+    if wish.kind == "name":
+        if any(point["name"] == wish.value for point in catalogue["points"]):
+            return None
+        return next((one["number"] for one in generations if any(point["name"] == wish.value for point in one["devices"].get(device.name, {}).get("points", []))),
+                    None)
+    first = oldest_safe(volume, catalogue)
+    if first and (wish.kind == "latest" or wish.value >= first.time):
+        return None
+    if wish.kind == "latest":
+        return generations[0]["number"] if generations else None
+    # the oldest generation tells what is before everything
+    return next((one["number"] for one in generations if one["began"] <= wish.value), generations[-1]["number"] if generations else None)
+
+
 def listing(volume, catalogue, since=None, until=None, limit=1000, unsafe=False):
     """Points (list of dict, newest first) made in [since, until] (seconds, None: no limit), at most limit; without unsafe only recovery points.
 
@@ -197,12 +244,20 @@ def listing(volume, catalogue, since=None, until=None, limit=1000, unsafe=False)
 def read_points(name, since=None, until=None, limit=100, unsafe=False):
     """dict(device, points as listing() with iso, oldest and newest recovery point: dict(checkpoint, time, iso) or None)."""
     device = device_named(name)
-    catalogue = catalogue_of(device)
-    with Volume(device.point) as volume:
-        points = listing(volume, catalogue, since, until, limit, unsafe)
-        ends = [oldest_safe(volume, catalogue), newest_safe(volume, catalogue, volume.last_checkpoint())]
-    oldest, newest = ({"checkpoint": end.number, "time": end.time, "iso": iso(end.time)} if end else None for end in ends)
-    return {"device": name, "points": [dict(point, iso=iso(point["time"])) for point in points], "oldest": oldest, "newest": newest}
+    retired = _generations.retired(device.store) if device.store else []
+    numbers = [None] + [one["number"] for one in retired if _generations.is_attached(device.store, one["number"])]
+    points, ends = [], []
+    for number in numbers:
+        one = device_named(name, number)
+        catalogue = catalogue_of(one)
+        with Volume(one.point) as volume:
+            number = number or _generations.current(device.store)
+            points += [dict(point, generation=number) for point in listing(volume, catalogue, since, until, limit - len(points), unsafe)]
+            ends += [oldest_safe(volume, catalogue), newest_safe(volume, catalogue, volume.last_checkpoint())]
+    ends = sorted((end for end in ends if end), key=lambda end: end.time)
+    oldest, newest = ({"checkpoint": end.number, "time": end.time, "iso": iso(end.time)} for end in (ends[0], ends[-1])) if ends else (None, None)
+    away = [_generations.describe(device.store, one) for one in retired if one["number"] not in numbers]
+    return {"device": name, "points": [dict(point, iso=iso(point["time"])) for point in points], "oldest": oldest, "newest": newest, "not_attached": away}
 
 
 def retained(points, retention, zone=iso):

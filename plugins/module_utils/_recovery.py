@@ -18,7 +18,7 @@ import contextlib
 import os
 import time
 
-from . import _catalogue
+from . import _catalogue, _generations
 from ._blank import describe, probe
 from ._blockdev import openers_of, size_of
 from ._core import (MIB, RUN_DIR, STATE_DIR, Problem, Step, converge, forget_record, human_size, list_records, load_record, read_text, run, save_file,
@@ -27,7 +27,7 @@ from ._loop import attach, detach, loops
 from ._md_super import read_super
 from ._mount import check_point, make_directories, mount_at, mounts_of, unmount, users_of
 from ._nilfs import Volume
-from ._points import catalogue_of, choose, device_named
+from ._points import device_named, locate
 from ._when import NAME, iso, parse_wish
 
 KIND = "recoveries"
@@ -65,9 +65,11 @@ def names_of(device):
 def normalize(want):
     """The want of one recovery with every value filled in; raises Problem for values that make no sense.
 
-    Keys: name, state (present or absent), device, as_of, mode, mount (path, "" for none), cow (path), cow_size (bytes), unsafe (bool).
+    Keys: name, state (present or absent), device, as_of, mode, mount (path, "" for none), cow (path), cow_size (bytes), unsafe (bool), generation (number,
+    for a checkpoint of a retired one).
     """
-    want = dict({"state": "present", "as_of": "latest", "mode": "overlay", "mount": None, "cow": None, "cow_size": None, "unsafe": False}, **want)
+    want = dict({"state": "present", "as_of": "latest", "mode": "overlay", "mount": None, "cow": None, "cow_size": None, "unsafe": False,
+                 "generation": None}, **want)
     name = want["name"] = want.get("name") or want["device"]
     if not name or not NAME.fullmatch(name) or ":" in name:
         raise Problem(f"name {name!r} is no name for a recovery; write a letter and then letters, digits, dots, dashes or underscores")
@@ -138,7 +140,7 @@ def plan(want, state):
                 raise Problem(f"no recovery {want['name']!r} is open; there are: {', '.join(list_records(KIND)) or 'none'}")
             return []
         return _plan_close(want, state)
-    device = device_named(want["device"])
+    device_named(want["device"])
     same = record and all(record.get(key) == want[key] for key in ("device", "as_of", "mode", "cow")) and record.get("point") == want["mount"] \
         and want["cow_size"] in (None, record.get("cow_size"))
     if state["state"] == "open" and not state["problem"]:
@@ -158,10 +160,8 @@ def plan(want, state):
                 raise Problem(f"{want['name']}: the recovery {other} is open on {want['mount']}; choose another mount point, or release that one")
     if want["cow"] != record.get("cow") and os.path.lexists(want["cow"]):
         raise Problem(f"{want['name']}: {want['cow']} exists already, and is not the COW store of this recovery; choose another path")
-    with Volume(device.point) as volume:
-        catalogue = catalogue_of(device)
-        point = choose(volume, device, catalogue, parse_wish(want["as_of"], time.time()), want["unsafe"])
-    args = {"checkpoint": point.number, "time": point.time, "snapshot": point.snapshot, "safe": _catalogue.is_safe(catalogue, point.number) and not point.minor}
+    device, point, safe = locate(want["device"], parse_wish(want["as_of"], time.time()), want["unsafe"], want["generation"])
+    args = {"checkpoint": point.number, "time": point.time, "snapshot": point.snapshot, "generation": device.generation, "safe": safe}
     if want["mode"] == "overlay":
         args["cow_size"] = _cow_size(want)
     where = f" on {want['mount']}" if want["mount"] else ""
@@ -215,16 +215,18 @@ def perform(want, step):
 
 
 def _open(want, args):
-    name, device = want["name"], device_named(want["device"])
+    name, device = want["name"], device_named(want["device"], args["generation"])
     record = {"name": name, "device": want["device"], "as_of": want["as_of"], "mode": want["mode"], "point": want["mount"], "cow": want["cow"],
               "checkpoint": args["checkpoint"], "time": args["time"], "safe": args["safe"], "disk": device.disk, "store_point": device.point,
-              "cow_size": args.get("cow_size"), "phase": "opening", "protected": not args["snapshot"]}
+              "cow_size": args.get("cow_size"), "phase": "opening", "protected": not args["snapshot"],
+              "generation": None if device.generation is None else [device.store, device.generation]}
     save_record(KIND, name, record)  # before the first act, so that whatever happens it is known what to take down
     if read_text(_RULES) != _RULES_TEXT.strip():
         save_file(_RULES, _RULES_TEXT)
         run(["udevadm", "control", "--reload"], ok=None)
-    with Volume(device.point) as volume:
-        volume.protect(args["checkpoint"])
+    with _generations.writable(device.point), Volume(device.point) as volume:
+        if args["generation"] is None or not args["snapshot"]:
+            volume.protect(args["checkpoint"])
     view = view_of(name)
     make_directories(view)
     run(["mount", "-t", "nilfs2", "-o", f"ro,cp={args['checkpoint']}", device.disk, view])
@@ -295,18 +297,21 @@ def _close(name):
 
 def _unprotect(name, record):
     """Release the checkpoint, unless another recovery shows it or somebody gave it a name meanwhile."""
-    if any(load_record(KIND, other).get("checkpoint") == record["checkpoint"] for other in list_records(KIND) if other != name):
-        other = next(other for other in list_records(KIND) if other != name and load_record(KIND, other).get("checkpoint") == record["checkpoint"])
-        save_record(KIND, other, dict(load_record(KIND, other), protected=True))  # whoever closes last releases
+    others = {other: load_record(KIND, other) for other in list_records(KIND) if other != name}
+    other = next((other for other, one in others.items() if all(one.get(key) == record[key] for key in ("checkpoint", "store_point"))), None)
+    if other:
+        save_record(KIND, other, dict(others[other], protected=True))  # whoever closes last releases
         return
     # a checkpoint is of the whole store: any of its devices may have named it
-    remotes = [load_record("devices", other).get("remote") or "" for other in list_records("devices")]
-    if any(_catalogue.is_named(_catalogue.load(remote), record["checkpoint"]) for remote in remotes if _catalogue.volume_of(remote) == record["store_point"]):
+    images = [f"{record['store_point']}/{os.path.basename(load_record('devices', other).get('remote') or '')}" for other in list_records("devices")]
+    if any(_catalogue.is_named(_catalogue.load(image), record["checkpoint"]) for image in images):
         return
+    if record.get("generation"):
+        _generations.attach(*record["generation"])
     if not mount_at(record["store_point"]):
         raise Problem(f"{name}: the store is not mounted on {record['store_point']}, so checkpoint {record['checkpoint']} cannot be released; "
                       "everything else is closed. Bring its LUN back and release the recovery again")
-    with Volume(record["store_point"]) as volume:
+    with _generations.writable(record["store_point"]), Volume(record["store_point"]) as volume:
         found = volume.checkpoints(record["checkpoint"], 1)
         if found and found[0].number == record["checkpoint"] and found[0].snapshot:
             volume.release(record["checkpoint"])

@@ -13,26 +13,24 @@ a record says so, and the next run goes on.
 
 from __future__ import annotations
 
-import mmap
 import os
 import time
 
 from . import _host_config, _lifecycle, _recovery
-from ._blank import find_use, next_data
-from ._core import MIB, Problem, Step, host_lock, load_record, run, save_record
+from ._blank import find_use
+from ._copy import Side, copy_differences
+from ._core import Problem, Step, host_lock, load_record, run, save_record
 from ._md_super import read_super
-from ._nilfs import Volume
 from ._point import make, refuse_out
-from ._points import catalogue_of, choose, device_named
+from ._points import device_named, locate
 from ._when import iso, parse_wish
 
 KIND = "rollbacks"
-_BLOCK = 4096
 
 
 def normalize(want):
-    """The want with every value filled in. Keys: device, as_of, unsafe (bool)."""
-    want = dict({"unsafe": False}, **want)
+    """The want with every value filled in. Keys: device, as_of, unsafe (bool), generation (number of a retired one, or None)."""
+    want = dict({"unsafe": False, "generation": None}, **want)
     parse_wish(want["as_of"], time.time())
     return want
 
@@ -59,11 +57,11 @@ def plan(want, state):
                       f"(indestructible rollback {name} '{last['as_of']}'), its state before is kept as {last['before']}")
     if not under_way:
         refuse_out(device)
-    with Volume(device.point) as volume:
-        wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
-        point = choose(volume, device, catalogue_of(device), wish, want["unsafe"] or under_way)
+    wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
+    past, point, _safe = locate(name, wish, want["unsafe"] or under_way, last.get("generation") if under_way else want["generation"])
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    args = {"checkpoint": point.number, "time": point.time, "before": last["before"] if under_way else f"before-rollback-{stamp}", "new": not under_way}
+    args = {"checkpoint": point.number, "time": point.time, "before": last["before"] if under_way else f"before-rollback-{stamp}", "new": not under_way,
+            "generation": past.generation}
     return [Step("rollback", f"put {name} back to {iso(point.time)} (checkpoint {point.number}); its present state is kept as {args['before']}", args)]
 
 
@@ -72,7 +70,7 @@ def perform(want, step, tell=None):
     name = want["device"]
     device = device_named(name)
     record = {"device": name, "as_of": str(want["as_of"]), "checkpoint": step.args["checkpoint"], "time": step.args["time"], "before": step.args["before"],
-              "began": int(time.time()), "written": None, "done": False}
+              "generation": step.args["generation"], "began": int(time.time()), "written": None, "done": False}
     if step.args["new"]:
         make(device, step.args["before"], f"before the rollback as of {want['as_of']}")
     save_record(KIND, name, record)
@@ -84,7 +82,8 @@ def perform(want, step, tell=None):
 
 def _copy(device, record, checkpoint, tell):
     name = device.name
-    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True})
+    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True,
+                                "generation": record["generation"]})
     _recovery.converge_one(view)
     try:
         opened = _recovery.observe(view)
@@ -94,82 +93,18 @@ def _copy(device, record, checkpoint, tell):
         size = min(size, header.size)
         with open(f"/sys/class/block/{os.path.basename(os.path.realpath(f'/dev/md/{name}'))}/size", encoding="utf-8") as file:
             present = int(file.read()) * 512
-        record["written"] = copy_differences(opened["path"], image, header.data_offset, f"/dev/md/{name}", device.local, min(size, present), tell)
+        leg = Side(device.local if os.path.exists(device.local) else device.remote, header.data_offset)
+        try:
+            record["written"] = copy_differences(Side(opened["path"], 0, Side(image, header.data_offset)), Side(f"/dev/md/{name}", 0, leg),
+                                                 min(size, present), tell)
+        except Problem as problem:
+            raise Problem(f"{name}: {problem}; the device is a mixture now, run the rollback again") from None
         if present > size:  # it has grown since: what is behind was not there
             record["written"] += wipe(f"/dev/md/{name}", size, present)
     finally:
         _recovery.converge_one(dict(view, state="absent"))
     record.update(done=True, ended=int(time.time()))
     save_record(KIND, name, record)
-
-
-def copy_differences(past, image, offset, device, local, size, tell=None):
-    """Make a block device equal to a past one, in blocks of 4 KiB; returns bytes written. Where both are holes in their files nothing is read.
-
-    past is the block device to read, image the file behind it, offset where its data begins there (bytes) and in local, the file or disk under device.
-    """
-    written, told = 0, 0.0
-    ends = [_holes(path, offset, size) for path in (image, local)]
-    source, target = os.open(past, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT), os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_DIRECT)
-    try:
-        with mmap.mmap(-1, MIB) as old, mmap.mmap(-1, MIB) as new:
-            at = 0
-            while at < size:
-                # list: both are asked, so that both keep up
-                at = max(at, min([next_at(at) for next_at in ends]) // MIB * MIB)
-                if at >= size:
-                    break
-                length = min(MIB, size - at)
-                views = []
-                for number, buffer in ((source, old), (target, new)):
-                    part = memoryview(buffer)[:length]
-                    if os.preadv(number, [part], at) != length:
-                        raise Problem(f"{past if number == source else device} ended at byte {at}, before its size of {size}")
-                    views.append(part)
-                for first, last in differences(views[0], views[1], length):
-                    os.pwritev(target, [views[0][first:last]], at + first)
-                    written += last - first
-                for part in views:
-                    part.release()
-                at += length
-                if tell and time.monotonic() - told > 0.5:
-                    told = time.monotonic()
-                    tell(at, size, written)
-        os.fsync(target)
-    except OSError as error:
-        raise Problem(f"the rollback of {device} failed at byte {at}: {error.strerror}; the device is a mixture now, run it again") from None
-    finally:
-        os.close(source)
-        os.close(target)
-    if tell:
-        tell(size, size, written)
-    return written
-
-
-def differences(old, new, length):
-    """(first, last) byte ranges of whole blocks in which two buffers are not the same; neighbours are one range. Pure."""
-    if old == new:
-        return []
-    found = []
-    for first in range(0, length, _BLOCK):
-        last = min(first + _BLOCK, length)
-        if old[first:last] != new[first:last]:
-            if found and found[-1][1] == first:
-                found[-1] = (found[-1][0], last)
-            else:
-                found.append((first, last))
-    return found
-
-
-def _holes(path, offset, size):
-    """A function at -> the first byte at or after at that is no hole; asked in ascending order."""
-    seen = {"next": -1}
-
-    def next_at(at):
-        if seen["next"] < at:
-            seen["next"] = next_data(path, offset + at, offset + size) - offset
-        return seen["next"]
-    return next_at
 
 
 def wipe(device, first, last):

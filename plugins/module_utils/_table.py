@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from ._core import human_size
+from ._core import human_size, human_span
+from ._generations import place_text
+from ._when import iso
 
 NOTHING = "-"
 
@@ -24,14 +26,15 @@ def status_table(devices, stores, recoveries=()):
               _size(device.get("dirty_bytes")), _mount(device)) for device in devices]))
     if stores:
         parts.append(_columns(
-            ("STORE", "STATE", "SIZE", "FREE", "CHECKPOINTS", "FIRST", "LAST", "DEVICE"),
+            ("STORE", "STATE", "SIZE", "FREE", "FULL IN", "CHECKPOINTS", "FIRST", "LAST", "DEVICE"),
             [(store.get("name"), "mounted" if store.get("mounted") else "not mounted", _size(store.get("size")), _free(store),
-              store.get("checkpoints"), _time(store.get("first_checkpoint")), _time(store.get("last_checkpoint")),
+              _full_in(store), store.get("checkpoints"), _time(store.get("first_checkpoint")), _time(store.get("last_checkpoint")),
               _place(store)) for store in stores]))
     if recoveries:
         parts.append(recoveries_table(recoveries))
     problems = [f"{noun} {thing.get('name')}: {thing['problem']}" for noun, things in (("Device", devices), ("Store", stores), ("Recovery", recoveries))
                 for thing in things if thing.get("problem")]
+    problems += [f"Store {store.get('name')}: {store['capacity']['warning']}" for store in stores if (store.get("capacity") or {}).get("warning")]
     if problems:
         parts.append("\n".join(problems))
     return "\n\n".join(parts) or "No devices and no stores on this host."
@@ -51,6 +54,15 @@ def points_table(points):
     return _columns(("CHECKPOINT", "TIME", "CHANGE", "SAFE", "PROTECTED", "NAME", "NOTE"),
                     [(point["checkpoint"], point["iso"], human_size(point["change"]), "yes" if point["safe"] else "no", "yes" if point["protected"] else "no",
                       point["name"], point["note"]) for point in points])
+
+
+def generations_table(generations):
+    """Text of several lines about a list of retired generations (dicts as _generations.retired() gives them, with attached)."""
+    if not generations:
+        return "No retired generations."
+    return _columns(("GENERATION", "FROM", "TO", "ATTACHED", "VOLUME", "PLACE"),
+                    [(one["number"], iso(one["began"]), iso(one["ended"]), "yes" if one["attached"] else "no", one["uuid"], place_text(one["place"]))
+                     for one in generations])
 
 
 def _columns(header, rows):
@@ -89,6 +101,13 @@ def _free(store):
         return None
     share = f" ({100 * int(store['free']) // int(store['size'])} %)" if store.get("size") else ""
     return human_size(int(store["free"])) + share
+
+
+def _full_in(store):
+    capacity = store.get("capacity") or {}
+    if capacity.get("full"):
+        return "full"
+    return None if capacity.get("left_seconds") is None else human_span(capacity["left_seconds"])
 
 
 def _time(checkpoint):

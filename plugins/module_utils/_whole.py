@@ -13,9 +13,9 @@ import json
 import os
 import time
 
-from . import _md, _nilfs_volume, _recovery
+from . import _adopt, _generations, _md, _nilfs_volume, _recovery, _swap
 from ._cleaner import unit_of
-from ._core import RUN_DIR, Problem, list_records, load_record, read_text
+from ._core import RUN_DIR, Problem, human_size, list_records, load_record, read_text
 from ._filesystem import read_filesystem
 from ._iscsi_node import luns, sessions
 from ._mount import mounts_of
@@ -55,6 +55,8 @@ def _device(name, guarded):
         more["problem"] = str(problem)
     more["store"] = next((store for store in list_records("stores")
                           if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
+    if record.get("phase") == _adopt.PHASE:
+        more["problem"] = "its adoption is under way or was interrupted; run the playbook indestructible.block.adopt to complete it"
     last = load_record("rollbacks", name)
     if not last.get("done", True):
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
@@ -69,14 +71,19 @@ def _store(name, guarded):
     want = _nilfs_volume.normalize({"name": name, "label": record.get("label"), "mount": record.get("mount"),
                                     "device": device if os.path.exists(device) else None})
     try:
-        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"))
+        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"),
+                     capacity=guarded.get(name, {}).get("capacity"))
         if state["owner"] and not state["owner"]["here"]:
             state["problem"] = f"its LUN is owned by {who(state['owner'])}"
         elif state["keep"] and state["cleaner"] is False:
             state["problem"] = state["problem"] or f"its cleaner does not run, so nothing keeps it from filling up; systemctl status {unit_of(name)}"
     except (OSError, Problem) as problem:
-        state = {"name": name, "state": "unknown", "problem": str(problem)}
-    state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None)
+        state = {"name": name, "state": "unknown", "problem": str(problem), "capacity": None}
+    state.update(mounted=state["state"] == "mounted", portal=None, target=None, lun=None, generation=_generations.current(name),
+                 swap=_swap.read_progress(name))
+    if state["swap"] and not state["problem"]:
+        state["problem"] = "it moves to a blank LUN: {device}, {percent} % of {size} looked at".format(
+            device=state["swap"]["device"], percent=100 * state["swap"]["done"] // state["swap"]["size"], size=human_size(state["swap"]["size"]))
     disk = os.path.basename(os.path.realpath(device))
     for session in sessions():
         for unit in luns(session["id"]):

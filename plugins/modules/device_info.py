@@ -55,7 +55,10 @@ devices:
 stores:
   description:
     - The stores, by name, as RV(indestructible.block.nilfs_volume#module:volume) has them. In addition C(mounted), C(portal), C(target), C(lun),
-      C(session) (state of the iSCSI session) and C(problem), such as what keeps its legs out.
+      C(session) (state of the iSCSI session), C(problem), such as what keeps its legs out, and C(capacity).
+    - C(capacity) is what the guard knows of the room of the volume, or null. C(free), C(size) and C(left) (until the legs are taken out) are in bytes,
+      C(rate_hour), C(rate_day) and C(rate_week) in bytes a second, C(left_seconds) is the forecast. In addition C(left_percent), C(full) (whether legs are
+      out for want of room) and C(warning).
   returned: success
   type: list
   elements: dict

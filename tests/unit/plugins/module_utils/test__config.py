@@ -117,6 +117,11 @@ def test_all_mistakes_come_at_once():
     ({"timeouts": {"replacement": 5}}, "'replacement' is unknown; did you mean 'replacement_timeout'?"),
     ({"commit_interval": 0}, "commit_interval 0 is no number between 1 and 3600"),
     ({"commit_deadline": 1}, "commit_deadline 1 is no number between 2 and 600"),
+    ({"warn_free": 20}, "store vault1: warn_free 20 is no list of numbers, such as [20, 10]"),
+    ({"warn_free": [20, 100]}, "store vault1: warn_free 100 is no number between 1 and 99"),
+    ({"warn_days": [7, 0]}, "store vault1: warn_days 0 is no number between 1 and 3650"),
+    ({"warn_days": ["soon"]}, "store vault1: warn_days 'soon' is no number between 1 and 3650"),
+    ({"warn_days": [7, 7]}, "store vault1: warn_days [7, 7] has a number twice"),
     ({"portl": "x"}, "'portl' is unknown; did you mean 'portal'?"),
     ({"retention": "30d"}, "store vault1: retention is no mapping; write keep: and a period, such as retention: {keep: 30d}"),
     ({"retention": {}}, "store vault1: retention: keep is missing; write a period such as 30d, or leave retention out to keep everything"),
@@ -242,3 +247,11 @@ def test_portals_are_normalised(portal, normal):
 ])
 def test_what_is_no_portal_is_refused(portal):
     assert _portal.portal_problem(portal)
+
+
+def test_the_levels_of_warnings_have_defaults_and_an_order():
+    plain, own, none = (_config.resolve_stores([dict(STORE, **change)], str)[0] for change in ({}, {"warn_free": [5, "15"], "warn_days": [30]},
+                                                                                               {"warn_free": [], "warn_days": []}))
+    assert (plain["warn_free"], plain["warn_days"]) == ([20, 10], [7, 2])
+    assert (own["warn_free"], own["warn_days"]) == ([15, 5], [30])
+    assert (none["warn_free"], none["warn_days"]) == ([], [])

@@ -11,7 +11,7 @@ from ansible_collections.indestructible.block.plugins.module_utils._core import 
 from ansible_collections.indestructible.block.plugins.module_utils._nilfs import Checkpoint
 from ansible_collections.indestructible.block.plugins.module_utils._when import Wish
 
-DEVICE = _points.Device("db", "/db.img", "/store/db.img", None, "vault1", "/store", "/dev/sdb", None)
+DEVICE = _points.Device("db", "/db.img", "/store/db.img", None, "vault1", "/store", "/dev/sdb", None, None)
 CATALOGUE = {"since": 1, "unsafe": [], "points": [{"name": "before", "checkpoint": 3, "time": 3, "note": None}]}
 
 

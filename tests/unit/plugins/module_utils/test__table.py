@@ -22,6 +22,12 @@ def test_the_table_is_read_by_people():
     assert not any(line.endswith(" ") for line in lines)
 
 
+def test_the_room_of_a_store_is_shown():
+    store = {"name": "vault1", "mounted": True, "size": 100, "free": 20, "capacity": {"full": False, "left_seconds": 6.31 * 86400, "warning": "little is left"}}
+    assert "6.31 days" in status_table([], [store]) and status_table([], [store]).endswith("Store vault1: little is left")
+    assert " full " in status_table([], [dict(store, capacity={"full": True, "left_seconds": 0, "warning": None})])
+
+
 def test_an_absent_device_and_an_empty_host_are_shown():
     assert "absent" in status_table([{"name": "db", "state": "absent"}], [])
     assert status_table([], []) == "No devices and no stores on this host."

@@ -1,0 +1,224 @@
+#!/usr/bin/env python
+# Copyright (c) 2026, the indestructible.block authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The owner of a store is lost while it writes, and another host becomes its owner.
+
+    adopt.py CASE...     names of CASES, done one after the other; the hosts owner1 and owner2 take turns; writes .build/adopt-RELEASE.json
+
+After each: what is missing is at most the promised lag, the legs are identical byte for byte, and points from before open on the new owner.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
+
+from drive import NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+
+LAG = 6  # seconds: commit_interval and commit_deadline
+VARS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vars.yml")
+IMAGES = "/var/lib/indestructible"
+
+
+class Adopt(Drive):
+    """The cases, as methods with a docstring of one line."""
+
+    def other(self):
+        """The host that does not own the store now."""
+        return "owner2" if self.host == "owner1" else "owner1"
+
+    def play(self, playbook, *words, host=None):
+        """Run a playbook of the collection on a host, as a user does; returns the finished process."""
+        argv = ["ansible-playbook", "--inventory", f"{self.lab.path}/inventory.yml", f"indestructible.block.{playbook}", "--extra-vars", f"@{VARS}",
+                "--limit", host or self.host, *words]
+        env = dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0", ANSIBLE_PIPELINING="1", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
+
+    def adopt(self):
+        """Have the other host adopt the store."""
+        self.host = self.other()
+        done = self.play("adopt", "--extra-vars", "store=vault1")
+        if done.returncode:
+            raise Wrong(f"adopt failed: {done.stdout[-3000:]}")
+        return done.stdout
+
+    def write_and_die(self, before=None):
+        """Write until the owner is destroyed; acked has what an async device must have at least, and a sync one exactly."""
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.owner("rm -f /srv/*/records")
+        self.start_told_load()
+        time.sleep(5)
+        early = self.told()
+        time.sleep(LAG + 1)
+        if before:
+            before()
+        self.crash()
+        self.acked["fast"] = early["fast"]
+        if before:  # the legs were out, or only half healed
+            self.acked["safe"] = early["safe"]
+        if min(early.values()) < 10:
+            raise Wrong(f"hardly anything was written: {early}")
+
+    def told(self):
+        """How many records of each device were acknowledged until now."""
+        found = dict.fromkeys(NAMES, 0)
+        with open(f"{self.lab.path}/acks", encoding="utf-8") as file:
+            for line in file.read().splitlines():
+                name, _space, number = line.partition(" ")
+                if name in found and number.isdigit():
+                    found[name] = max(found[name], int(number))
+        return found
+
+    def check(self, row):
+        """What has to be so after each adoption."""
+        self.until(self.is_healed, 120, "both devices to run on both legs")
+        for name in NAMES:
+            row[name] = {"acknowledged": self.acked[name], "found": self.records(name)}
+        self.compare()
+        for name in NAMES:
+            number, records = (int(word) for word in self.owner(f"cd /root && python3 point.py {name} last").split())
+            if records < row[name]["found"]:
+                raise Wrong(f"{name}: checkpoint {number} of the new owner has {records} records of {row[name]['found']}")
+            point = json.loads(self.owner(f"indestructible points {name} --limit 1000 --json"))
+            old = next((one for one in point["points"] if one["time"] <= self.died - LAG), None)
+            if old is None:
+                raise Wrong(f"{name}: there is no point from before the loss")
+            opened = json.loads(self.owner(f"indestructible recover {name} {old['checkpoint']} --json"))
+            self.owner(f"test -d {opened['mount']} && indestructible release {name}")
+        done = self.play("site")
+        if done.returncode or "changed=0" not in done.stdout:
+            raise Wrong(f"site changes something afterwards: {done.stdout[-3000:]}")
+        self.owner("systemctl is-active indestructible-guard")
+
+    def crash(self):
+        super().crash()
+        self.died = time.time()
+
+    # the cases
+
+    def refused(self):
+        """an owner that lives, and is idle"""
+        before = self.owner("journalctl -u indestructible-guard -o cat | grep -c took || true")
+        done = self.play("adopt", "--extra-vars", "store=vault1", host=self.other())
+        if done.returncode == 0 or "that host is alive and uses it" not in " ".join(done.stdout.split()):
+            raise Wrong(f"it was not refused as it should be: {done.stdout[-3000:]}")
+        if not self.is_healed() or self.owner("journalctl -u indestructible-guard -o cat | grep -c took || true") != before:
+            raise Wrong("the owner was disturbed")
+        return {}
+
+    def destroyed(self):
+        """the owner is destroyed while it writes"""
+        self.write_and_die()
+        begun = time.monotonic()
+        self.adopt()
+        row = {"seconds": round(time.monotonic() - begun, 1)}
+        self.check(row)
+        # the one that was lost comes back, and is told
+        self.lab.boot(self.other())
+        done = self.play("site", host=self.other())
+        if done.returncode == 0 or f"is owned by the host {self.host}" not in " ".join(done.stdout.split()):
+            raise Wrong(f"the lost host was not refused: {done.stdout[-3000:]}")
+        self._forget(self.other())
+        return row
+
+    def _forget(self, host):
+        """Make a host that lost its store one that never had it."""
+        self.lab.ssh(host, "systemctl disable --now indestructible-guard indestructible-devices; umount /srv/fast /srv/safe; mdadm --stop --scan; "
+                     "losetup -D; rm -rf /var/lib/indestructible /etc/indestructible.json /etc/mdadm/mdadm.conf.d/indestructible-*; sed -i '/indestructible/d' /etc/fstab; "
+                     "sed -i '/srv/d' /etc/fstab; iscsiadm -m node -u", check=False)
+        left = self.lab.ssh(host, "cat /proc/mdstat | grep -c ^md; ls /var/lib/indestructible 2>/dev/null", check=False).stdout.split()
+        if left != ["0"]:
+            raise Wrong(f"{host} still has something: {left}")
+
+    def interrupted(self):
+        """the new owner loses its power while it builds the local legs"""
+        self.write_and_die()
+        lost, self.host = self.host, self.other()
+        words = ["ansible-playbook", "--inventory", f"{self.lab.path}/inventory.yml", "indestructible.block.adopt", "--extra-vars", f"@{VARS}",
+                 "--limit", self.host, "--extra-vars", "store=vault1"]
+        self.owner("echo 1000 >/proc/sys/dev/raid/speed_limit_max")
+        with open(f"{self.lab.path}/adopt.log", "w", encoding="utf-8") as log:
+            run = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0"))
+            self.until(lambda: self.owner("findmnt -n /srv/fast && ls /var/lib/indestructible/fast.img", check=False), 120, "the device to be served", pause=0.2)
+            self.owner("echo later >/srv/fast/later && sync -f /srv/fast")
+            self.lab.power_off(self.host)
+            run.kill()
+            run.wait()
+        self.lab.boot(self.host)
+        if "adopt" not in self.owner("indestructible status"):
+            raise Wrong("status does not tell what was interrupted")
+        done = self.play("adopt", "--extra-vars", "store=vault1")
+        if done.returncode:
+            raise Wrong(f"the second run failed: {done.stdout[-3000:]}")
+        if self.owner("cat /srv/fast/later") != "later":
+            raise Wrong("what was written to the opened device is gone")
+        row = {}
+        self.check(row)
+        self.lab.boot(lost)
+        self._forget(lost)
+        return row
+
+    def healing(self):
+        """the owner is destroyed while its legs are healed"""
+        def cut_and_mend():
+            self.lab.cut("store1")
+            time.sleep(12)
+            self.owner("echo 1000 >/proc/sys/dev/raid/speed_limit_max; echo 1000 >/proc/sys/dev/raid/speed_limit_min")
+            self.lab.mend("store1")
+            self.until(lambda: "recover" in self.owner("cat /proc/mdstat"), 40, "the heal to begin", pause=0.1)
+            time.sleep(2)
+        self.write_and_die(cut_and_mend)
+        told = self.adopt()
+        row = {"put_back": "the newest safe point" in told}
+        self.check(row)
+        self.lab.boot(self.other())
+        self._forget(self.other())
+        return row
+
+    def disk(self):
+        """the disk with the local legs is lost, and the host lives"""
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.owner("rm -f /srv/*/records")
+        self.start_told_load()
+        time.sleep(5)
+        early = self.told()
+        time.sleep(LAG + 1)
+        self.crash()
+        self.acked["fast"] = early["fast"]
+        self.lab.boot(self.host)
+        self.owner("systemctl stop indestructible-guard; umount /srv/fast /srv/safe; systemctl stop indestructible-devices; rm /var/lib/indestructible/*.img")
+        done = self.play("site")
+        if done.returncode == 0 or "its local leg is lost" not in " ".join(done.stdout.split()):
+            raise Wrong(f"site says something else: {done.stdout[-3000:]}")
+        done = self.play("adopt", "--extra-vars", "store=vault1")
+        if done.returncode:
+            raise Wrong(f"adopt failed: {done.stdout[-3000:]}")
+        row = {}
+        self.check(row)
+        return row
+
+
+CASES = ("refused", "destroyed", "interrupted", "healing", "disk")
+
+
+def main():
+    names = sys.argv[1:]
+    if not names or set(names) - set(CASES):
+        sys.exit(__doc__)
+    adopt, rows = Adopt(), []
+    for name in names:
+        try:
+            rows.append(dict(getattr(adopt, name)(), case=getattr(Adopt, name).__doc__))
+            print(json.dumps(rows[-1]), flush=True)
+        except (Wrong, LabError, ValueError, subprocess.SubprocessError) as error:
+            sys.exit(f"{adopt.evidence()}\nWRONG {name}: {error}")
+        save("adopt", adopt.lab.release, rows)
+
+
+if __name__ == "__main__":
+    main()

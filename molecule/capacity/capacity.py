@@ -1,0 +1,244 @@
+#!/usr/bin/env python
+# Copyright (c) 2026, the indestructible.block authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small store is filled through the devices fast (async) and safe (sync), and what happens at its end.
+
+    capacity.py PART...    forecast, stopped, or a KIND-KIND of fill.py for the two devices, such as buffered-direct
+Prints a line a part, and writes .build/capacity-RELEASE.json. Each part fills the store, looks at what is left of it, and grows it. Exit status 1
+when a promise was broken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
+
+from drive import DEADLINE, LOAD, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+
+GROWTH = 1000 << 11  # sectors by which the LUN grows each time
+RATE = 8  # MiB a second of the steady writer
+KINDS = ("buffered", "direct", "fsync", "small")
+FULL = "full but for a reserve"
+
+
+class Capacity(Drive):
+    """The parts, as methods that return the row of the table, a dict."""
+
+    def room(self):
+        """What the guard knows of the store's room; None while it knows nothing."""
+        try:
+            return json.loads(self.owner("cat /run/indestructible/guard.json"))["stores"]["vault1"]["capacity"]
+        except (LabError, ValueError, KeyError):
+            return None
+
+    def said(self, since, words):
+        """How often the guard's journal has said something since a time of the owner."""
+        return int(self.owner(f"journalctl -b -u indestructible-guard --since @{since} --no-pager | grep -c '{words}' || true"))
+
+    def start_fill(self, kinds, rate=""):
+        """Start writers of these kinds on the devices."""
+        self.owner("rm -f /root/stop /root/fill-*")
+        for name, kind in zip(NAMES, kinds):
+            self.owner(f"nohup python3 /root/fill.py /srv/{name}/fill {kind} /root/stop {rate} >/root/fill-{name} 2>&1 &")
+
+    def start_records(self, seconds):
+        """Start the writer of records, whose waits are noted, for so many seconds."""
+        self.owner(f"rm -f /root/load.json; nohup {LOAD.format(seconds=seconds)} >/root/acks 2>&1 &")
+
+    def told(self):
+        """Records that are safe by now, by device."""
+        found = dict.fromkeys(NAMES, 0)
+        for line in self.owner("tail -n 40 /root/acks").splitlines():
+            name, _space, number = line.partition(" ")
+            if name in found and number.isdigit():
+                found[name] = int(number)
+        return found
+
+    def end_fill(self, row, kinds):
+        """No writer has met an error, and none has waited for too long."""
+        self.owner("touch /root/stop")
+        for name, _kind in zip(NAMES, kinds):
+            self.until(lambda name=name: self.owner(f"cat /root/fill-{name}"), 60, f"the writer on {name} to end")
+            told = self.owner(f"cat /root/fill-{name}").split()
+            if len(told) != 2:
+                raise Wrong(f"{name}: the application met an error: {' '.join(told)}")
+            row[f"{name}_written"], row[f"{name}_wait"] = int(told[0]), float(told[1])
+        self.until(lambda: self.owner("cat /root/load.json", check=False), 150, "the records to end")
+        noted = json.loads(self.owner("cat /root/load.json"))
+        for name in NAMES:
+            row[f"{name}_stall"], self.acked[name] = noted["files"][name]["longest"], noted["files"][name]["records"]
+            row[f"{name}_records"] = self.records(name)
+            if row[f"{name}_stall"] > DEADLINE + 2:
+                raise Wrong(f"{name}: the application waited for {row[f'{name}_stall']} s")
+
+    def mark(self):
+        """A moment of the owner, from which on its journal and its kernel's messages count."""
+        self.owner("echo capacity-mark >/dev/kmsg")
+        return int(float(self.owner("date +%s")))
+
+    def kernel_said(self):
+        """What the kernel said of the store since the mark, that it must not say."""
+        return self.owner("dmesg | tac | sed '/capacity-mark/q' | grep -iE 'nilfs|I/O error|no space|critical' | tail -n 3 || true")
+
+    def wait_until_out(self, seconds=180):
+        """Wait until both legs are out; returns the records that were safe before."""
+        safe = self.told()
+        end = time.monotonic() + seconds
+        while any(device["state"] != "detached" for device in self.state().values()):
+            if time.monotonic() > end:
+                raise Wrong(f"the legs are still in after {seconds} s")
+            if all(device["state"] == "attached" for device in self.state().values()):
+                safe = self.told()
+            time.sleep(0.5)
+        return safe
+
+    def note_segments(self, row):
+        """Note the free segments, and at how many nilfs2 refuses a write even when nothing is dirty."""
+        clean, segments = (int(self.owner(f"cat /sys/fs/nilfs2/sd*/segments/{name}")) for name in ("clean_segments", "segments_number"))
+        row.update(clean=clean, limit=max(8, -(-segments * 5 // 100)) + 1)
+
+    def look_at_the_end(self, row, since, safe):
+        """The legs are out: before nilfs2 refused anything, said once, shown, and the history opens with what was safe."""
+        self.note_segments(row)
+        heard = self.kernel_said()
+        if heard:
+            raise Wrong(f"the kernel met an error: {heard}")
+        self.owner("systemctl restart indestructible-guard")
+        time.sleep(8)
+        if self.said(since, FULL) != 1 or self.said(since, "no room"):
+            raise Wrong(f"the journal says {self.said(since, FULL)} times that the store is full, and {self.said(since, 'no room')} times that it has no room")
+        status = self.owner("indestructible status")
+        if "indestructible.block.swap" not in status or " full " not in status:
+            raise Wrong(f"status does not say that the store is full: {status}")
+        measured = self.owner("cat /run/indestructible-metrics/indestructible.prom")
+        if 'indestructible_store_full{store="vault1"} 1' not in measured or 'device="fast",store="vault1",state="out"} 1' not in measured:
+            raise Wrong("the metrics do not say that the store is full")
+        for name in NAMES:
+            path = json.loads(self.owner(f"indestructible recover {name} --name test --json"))["mount"]
+            found = int(self.owner(f"cd /root && python3 -c 'import writer; print(writer.whole_records(\"{path}/records\"))'"))
+            self.owner("indestructible release test")
+            if found < safe[name]:
+                raise Wrong(f"{name}: the newest recovery point has {found} records of {safe[name]} that were safe before the leg went out")
+            row[f"{name}_recovered"] = found
+
+    def grow(self):
+        """Give the store room: the LUN grows on the target, and the volume on it. The guard does the rest by itself."""
+        size = int(self.store("blockdev --getsz /dev/mapper/lun")) + GROWTH
+        self.store(f"dmsetup load lun --table '0 {size} linear /dev/ubdb 0' && dmsetup suspend --nolockfs lun && dmsetup resume lun")
+        disk = os.path.basename(self.owner("findmnt -no SOURCE /var/lib/indestructible/stores/vault1"))
+        self.owner(f"echo 1 >/sys/block/{disk}/device/rescan")
+        self.until(lambda: int(self.owner(f"blockdev --getsz /dev/{disk}")) == size, 20, "the LUN to have grown")
+        self.owner(f"nilfs-resize -y /dev/{disk}")
+
+    def heal(self, row):
+        """With room the legs come back by themselves, and are then the same."""
+        begun = time.monotonic()
+        self.grow()
+        self.until(self.is_healed, 180, "both devices to heal")
+        row["heal_seconds"] = round(time.monotonic() - begun, 1)
+        row["copied"] = sum(device["last_heal"]["copied_bytes"] for device in self.state().values()) >> 20
+        self.compare()
+
+    def fill(self, first, second):
+        """The fastest writers that there are, one a device."""
+        since, row = self.mark(), {"part": f"{first} on fast, {second} on safe"}
+        self.start_records(40)
+        self.start_fill((first, second))
+        safe = self.wait_until_out()
+        time.sleep(3)
+        self.end_fill(row, (first, second))
+        self.look_at_the_end(row, since, safe)
+        self.heal(row)
+        return row
+
+    def forecast(self):
+        """A steady writer, and what a guard that has not seen more than its beginning says of its end."""
+        since, row = self.mark(), {"part": f"{RATE} MiB/s on fast"}
+        self.start_records(3)
+        self.until(lambda: self.owner("cat /root/load.json", check=False), 60, "the records to end")
+        safe = self.told()
+        self.owner("systemctl stop indestructible-guard; rm -f /var/lib/indestructible/capacity/*; true")
+        self.start_fill(("direct",), RATE)
+        self.owner("systemctl start indestructible-guard")
+        begun, seen = time.monotonic(), []
+        while True:
+            room = self.room()
+            if room and room["full"]:
+                break
+            if room and room["left_seconds"] is not None:
+                seen.append((time.monotonic(), room["left_seconds"]))
+            if time.monotonic() - begun > 240:
+                raise Wrong("the steady writer did not fill the store")
+            time.sleep(1)
+        end = time.monotonic()
+        self.end_fill(row, ("direct",))
+        half = [(moment, left) for moment, left in seen if 0.4 <= (moment - begun) / (end - begun) <= 0.6]
+        errors = [abs(moment + left - end) / (end - moment) for moment, left in half]
+        row.update(fill_seconds=round(end - begun, 1), forecast_error=round(max(errors, default=9), 3),
+                   forecasts=[[round(moment - begun, 1), left] for moment, left in seen])
+        if not errors or row["forecast_error"] > 0.2:
+            raise Wrong(f"the forecasts at half time were wrong by up to {row['forecast_error']:.0%}: {half}, full after {row['fill_seconds']} s; "
+                        f"history: {self.owner('cat /var/lib/indestructible/capacity/*')}")
+        self.look_at_the_end(row, since, safe)
+        self.heal(row)
+        return row
+
+    def stopped(self):
+        """The guard is stopped beforehand: nilfs2 refuses a write, and md takes the legs out."""
+        since, row = self.mark(), {"part": "guard stopped"}
+        self.owner("systemctl stop indestructible-guard")
+        known = json.loads(self.owner("cat /run/indestructible/guard.json"))["stores"]["vault1"]["checkpoint"]
+        self.start_records(40)
+        self.start_fill(("buffered", "direct"))
+        self.until(lambda: self.owner("cat /proc/mdstat").count("(F)") == 2, 240, "md to take both legs out")
+        time.sleep(3)
+        self.end_fill(row, ("buffered", "direct"))
+        self.note_segments(row)
+        row["kernel"] = self.kernel_said()
+        self.owner("systemctl start indestructible-guard")
+        self.until(lambda: self.said(since, "no room") == 1, 60, "the guard to say that there is no room")
+        time.sleep(10)
+        if self.said(since, "no room") != 1 or any(device["state"] != "detached" for device in self.state().values()):
+            raise Wrong("the guard brings legs back into a full store, or does not stop speaking of it")
+        self.heal(row)
+        for name in NAMES:  # a write that nilfs2 took a part of may have been called a success: only what the guard had committed is known to be whole
+            window = json.loads(self.owner(f"cat /var/lib/indestructible/stores/vault1/{name}.json"))["unsafe"][-1]
+            if window["first"] > known + 1:
+                raise Wrong(f"{name}: checkpoints between {known} and {window['first']} count as safe, although md took the leg out after an error")
+        return row
+
+    def run(self, part):
+        """One part by its name."""
+        if part in ("forecast", "stopped"):
+            return getattr(self, part)()
+        return self.fill(*part.split("-"))
+
+
+def main():
+    parts = sys.argv[1:]
+    known = ["forecast", "stopped"] + [f"{first}-{second}" for first in KINDS for second in KINDS]
+    if not parts or any(part not in known for part in parts):
+        sys.exit(f"usage: capacity.py PART...; there are: {', '.join(known)}")
+    capacity, rows, failed = Capacity(), [], 0
+    for part in parts:
+        try:
+            row = capacity.run(part)
+            print(json.dumps(row), flush=True)
+        except (Wrong, LabError, ValueError, subprocess.SubprocessError) as error:
+            row = {"part": part, "wrong": str(error)}
+            print(f"{capacity.evidence()}\nWRONG {part}: {error}", flush=True)
+            failed += 1
+        rows.append(row)
+        save("capacity", capacity.lab.release, rows)
+        if failed:
+            break  # what comes next would begin with a store in an unknown state
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

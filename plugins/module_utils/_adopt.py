@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""A device whose local leg is gone, with its disk or with its whole host: it lives on from the store.
+
+First it is opened: started from its remote leg alone, as of the newest safe point, which takes seconds. What is written then is on the LUN, and the
+history goes on. Then a new local leg is built beside it: what is not zero is copied while the bitmap lists what changes, and md brings that.
+A record says that this is under way, so neither boot nor guard touches such a device, and an interruption anywhere is completed by the next run.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from . import _catalogue, _loopfile, _md, _md_act, _recovery, _seed
+from ._blank import find_content, find_use
+from ._blockdev import size_of
+from ._copy import Side, copy_differences
+from ._core import Problem, Step, converge, human_size, load_record, read_text, run, wait_until
+from ._md_super import HEADER_SIZE, SUPER_AT, read_leg, read_super
+from ._nilfs import Volume
+from ._points import newest_safe
+from ._when import iso
+
+STATES = ("opened", "owned")
+PHASE = "adopting"
+_RECOVERY_BITMAP = 128  # feature_map: a recovery that was under way followed the bitmap
+
+
+def normalize(want):
+    """The want with every value filled in. Keys: name, local, local_kind (file or block), remote, size (bytes), state (opened or owned)."""
+    want = dict({"state": "owned", "local_kind": "block" if want["local"].startswith("/dev/") else "file"}, **want)
+    if want["state"] not in STATES:
+        raise Problem(f"{want['name']}: state {want['state']!r} is neither of {' and '.join(STATES)}")
+    return want
+
+
+def observe(want):
+    """The state of the device; keys that begin with an underscore are for plan() and perform().
+
+    state: absent (the store holds no such device), closed (it does not run), opened (it runs from its remote leg alone), building (md brings the
+    new local leg up to date) or owned (it has its local leg).
+    """
+    mirror = _md.observe(want)
+    record, (local, remote) = mirror["_record"], mirror["_supers"]
+    ours, live = record.get("phase") == PHASE, mirror["_activity"] in _md.LIVE
+    if local and not ours and (not remote or local.uuid == remote.uuid):
+        state = "owned"
+    elif live and mirror["remote"]["state"] == "in sync":
+        state = "building" if mirror["local"]["state"] in ("recovering", "in sync") else "opened"
+    else:
+        state = "closed" if remote else "absent"
+    catalogue = _catalogue.load(want["remote"]) if remote else None
+    return {"name": want["name"], "path": mirror["path"], "state": state, "uuid": mirror["uuid"], "size": mirror["size"], "local": want["local"],
+            "remote": want["remote"], "opened_as_of": record.get("opened_as_of"), "percent": mirror["recovery_percent"],
+            "_mirror": mirror, "_ours": ours, "_catalogue": catalogue}
+
+
+def plan(want, state):
+    """Ordered list of Step; raises Problem for what must not be done."""
+    name, mirror = want["name"], state["_mirror"]
+    if state["state"] == "owned":
+        return []
+    if mirror["_linked"] and mirror["_linked"] != mirror["array"]:
+        raise Problem(f"{name}: {mirror['path']} is another array ({mirror['_linked']}) that does not hold {want['remote']}; nothing was done")
+    remote = mirror["_supers"][1]
+    if remote is None:
+        raise Problem(f"{name}: {want['remote']} is {'not there' if mirror['remote']['state'] == 'absent' else 'no leg of a device'}, so there is nothing to "
+                      f"build {name} from; the store holds: {', '.join(_held(want['remote'])) or 'no device'}")
+    if remote.name != name:
+        raise Problem(f"{name}: {want['remote']} is a leg of the array {remote.name!r} ({remote.uuid}), not of {name!r}; nothing was done")
+    if remote.size != want["size"]:
+        raise Problem(f"{name}: its leg on the store holds {human_size(remote.size)} ({remote.size} bytes), and {want['size']} bytes were asked for; write its size "
+                      "as it is, and grow it when it is yours")
+    _check_local(want, state)
+    steps = []
+    if state["state"] == "closed":
+        point = None
+        if _open_window(state["_catalogue"]):
+            with Volume(_store_of(want)) as volume:
+                point = newest_safe(volume, state["_catalogue"], volume.last_checkpoint())
+            if point is None:
+                raise Problem(f"{name}: its leg on the store was never complete, so there is no point to open it as of")
+        when = f" as of {iso(point.time)} (checkpoint {point.number}), the newest safe point" if point else ""
+        steps.append(Step("open", f"start {state['path']} from its remote leg alone{when}", {"checkpoint": point.number if point else None}))
+    if want["state"] == "owned":
+        if state["state"] != "building":
+            steps.append(Step("build", f"build the local leg {want['local']} of {name} from the store"))
+        steps.append(Step("finish", f"wait until {name} runs on both legs, and make it this host's own"))
+    return steps
+
+
+def _held(remote):
+    folder = os.path.dirname(remote)
+    return sorted(entry[:-4] for entry in os.listdir(folder) if entry.endswith(".img")) if os.path.isdir(folder) else []
+
+
+def _store_of(want):
+    point = _catalogue.volume_of(want["remote"])
+    if not point:
+        raise Problem(f"{want['name']}: {want['remote']} lies on no store that is mounted; bring its LUN back first")
+    return point
+
+
+def _open_window(catalogue):
+    return any(window["last"] is None for window in catalogue["unsafe"])
+
+
+def _check_local(want, state):
+    """Refuse a local leg that holds something else, or has no room."""
+    name, path = want["name"], want["local"]
+    if state["_ours"] and load_record("devices", name).get("local") == path or not os.path.exists(path):
+        if want["local_kind"] == "block" and not os.path.exists(path):
+            raise Problem(f"{name}: the local leg {path} does not exist")
+        return
+    use = find_use(path)
+    content = find_content(path, full=True)
+    if use and want["local_kind"] == "block":
+        raise Problem(f"{name}: the local leg {path} is {use}; nothing was done")
+    if content:
+        raise Problem(f"{name}: the local leg {path} is not blank: it holds {content}. Nothing was done; choose another one, or erase it yourself if you are sure")
+    if want["local_kind"] == "block" and size_of(path) < want["size"] + HEADER_SIZE:
+        raise Problem(f"{name}: the local leg {path} has {size_of(path)} bytes; a device of {human_size(want['size'])} needs {want['size'] + HEADER_SIZE}")
+
+
+def perform(want, step, tell=None):
+    """Carry out one step; raises Problem. tell(done, size, written), in bytes, is called now and then while the leg is built."""
+    if step.verb == "open":
+        _open(want, step.args["checkpoint"])
+    elif step.verb == "build":
+        _build(want, tell)
+    else:
+        _finish(want)
+
+
+def _loops(want, side, **more):
+    files = _loopfile.normalize([dict({"path": want[side]}, **more)])
+    converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
+
+
+def _open(want, checkpoint):
+    name, header = want["name"], read_super(want["remote"])
+    _md_act.update_record(want, uuid=header.uuid, phase=PHASE, size=want["size"], detached=None, stopped=None)
+    if checkpoint:
+        _put_back(want, checkpoint)
+    _loops(want, "remote", write_cache="write back")  # this leg is the only one: a flush has to reach the LUN
+    _md_act.hide_from_udev(want, header.uuid)
+    run(["mdadm", "--assemble", f"/dev/md/{name}", "--run", _md.device_of(want["remote"])])
+    array = _md.holder_of(_md.device_of(want["remote"]))
+    wait_until(lambda: read_text(f"/sys/block/{array}/md/array_state") in _md.LIVE, 10, f"{array} to run")
+    _md_act.settle(want, array)
+    with Volume(_store_of(want)) as volume:
+        _md_act.update_record(want, opened_as_of=checkpoint or volume.last_checkpoint().number)
+
+
+def _put_back(want, checkpoint):
+    """Make the leg on the store what it was at a checkpoint: it was being healed, so it is a mixture of old and new."""
+    view = _recovery.normalize({"name": f"{want['name']}.adopt", "device": want["name"], "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True})
+    _recovery.converge_one(view)
+    try:
+        image, remote = _recovery.observe(view)["_image"].backing, want["remote"]
+        for first, length in _mixed(remote):
+            copy_differences(Side(image, first), Side(remote, first), length)
+        copy_differences(Side(image, 0), Side(remote, 0), HEADER_SIZE)  # last, because it has the list of what is mixed
+    finally:
+        _recovery.converge_one(dict(view, state="absent"))
+    with Volume(_store_of(want)) as volume:
+        _catalogue.save(remote, _catalogue.without_open(_catalogue.load(remote), volume.sync()))
+
+
+def _mixed(remote):
+    """(offset, length) in bytes of the parts of a leg that a heal which did not end may have written to: what its bitmap lists, or everything."""
+    header = read_super(remote)
+    features, = struct.unpack_from("<I", read_leg(remote, SUPER_AT, 4096), 8)
+    if header.bitmap is None or (header.recovering and not features & _RECOVERY_BITMAP):
+        return [(HEADER_SIZE, header.size)]
+    chunk = header.bitmap.chunk
+    return [(HEADER_SIZE + first * chunk, min((last + 1) * chunk, header.size) - first * chunk) for first, last in header.bitmap.dirty]
+
+
+def _build(want, tell):
+    remote = read_super(want["remote"])
+    if want["local_kind"] == "file" and not _md.device_of(want["local"]):
+        _loops(want, "local", size=want["size"] + HEADER_SIZE, state="detached")
+    target = _md.device_of(want["local"]) or want["local"]  # past a loop its cache would not know
+    _seed.fill(want["remote"], target, remote.size, tell, holes=want["local"])
+    _seed.enlist(want["remote"], target, 1 - remote.roles[remote.number], False)
+    if want["local_kind"] == "file":
+        _loops(want, "local")
+    array = _md.holder_of(_md.device_of(want["remote"]))
+    run(["mdadm", f"/dev/{array}", "--re-add", _md.device_of(want["local"])])
+
+
+def _finish(want):
+    local = f"dev-{os.path.basename(_md.device_of(want['local']))}"
+    array = _md.holder_of(_md.device_of(want["remote"]))
+
+    def is_there():
+        words = (read_text(f"/sys/block/{array}/md/{local}/state") or "gone").split(",")
+        if "faulty" in words or "gone" in words:
+            raise Problem(f"{want['name']}: the new local leg {want['local']} failed while it was written; it runs on from the store. See to that disk, then run "
+                          "this again")
+        return "in_sync" in words and read_text(f"/sys/block/{array}/md/sync_action") == "idle"
+    wait_until(is_there, 7 * 86400, f"the local leg of {want['name']}")
+    _md_act.perform(want, Step("set", "", {"time_base": _md.HELD, "safe_mode_delay": 0}))
+    _md_act.perform(want, Step("flag", "", {}))
+    with Volume(_store_of(want)) as volume:
+        volume.sync()
+    _md_act.update_record(want, heal=None, pending=None, compare=None, unsafe_from=None, clean_detach=None, started_events=None, replication=None, size=None)
+    _md_act.perform(want, Step("remember", "", {}))
+
+
+def predict(want, state, steps):
+    """The state after the steps."""
+    return dict(state, state=want["state"], percent=None) if steps else state
+
+
+def public(state):
+    """The part of a state that is shown."""
+    return {key: value for key, value in state.items() if not key.startswith("_")}
