@@ -20,7 +20,7 @@ import json
 import os
 import time
 
-from . import _catalogue, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
+from . import _catalogue, _cleaner, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
 from ._blockdev import identity_of, is_block, size_of
 from ._core import (MIB, RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
                     save_record, wait_until)
@@ -250,6 +250,8 @@ def _leave(point, config):
         detach_loop(loop.device)
     if not mount_at(point):
         return
+    with contextlib.suppress(Problem):
+        _cleaner.stop(config["name"])
     run(["timeout", "--kill-after=1", str(_MOMENT), "umount", point], ok=None, timeout=_MOMENT + 10)
     if mount_at(point):
         Link(config).abort()
@@ -279,7 +281,7 @@ def finish(store):
     if mount_at(before):
         unmount(before)
     final = _nilfs_volume.normalize({"name": store["name"], "label": store["label"], "mount": point, "device": device, "block_size": store["block_size"],
-                                     "reserved": store["reserved"]})
+                                     "reserved": store["reserved"], "keep": store.get("keep")})
     converge([final], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
     _generations.write_down(point, store["name"])
     with contextlib.suppress(OSError):
