@@ -56,8 +56,8 @@ lab-test: venv ## the scenarios on real kernels, both Debian releases at once; S
 test: venv ## all the tests
 	@tools/stages $(QUICK) -- lab-test
 
-prove: venv ## the long proofs: ten power losses, a kill after every task and around every program, on both Debian releases
-	@LAB_ROUNDS=10 LAB_STEP=1 tools/lab-test powerloss interrupt capacity
+prove: venv ## the long proofs, hours: every scenario with its full counts, on both Debian releases; SCENARIOS="faults recover" chooses
+	@LAB_ROUNDS=$${LAB_ROUNDS:-50} LAB_STEP=1 tools/lab-test $(SCENARIOS)
 	@tools/proofs
 
 bench: venv ## how fast it is, as ratios; PARTS="latency commit guard site amplification cleaner" chooses

@@ -127,7 +127,8 @@ class Guard:
                 device.look(known)
                 try:
                     if device.is_in and not store.busy:
-                        if was not in ("attached", "recovering"):
+                        # also one that somebody else brought in, and did not live to see healed
+                        if was not in ("attached", "recovering") or device.is_unfinished():
                             device.healing = True
                         said = device.set_mode()
                         if said:

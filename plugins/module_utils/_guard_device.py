@@ -148,6 +148,10 @@ class DeviceWatch:
         """Whether both legs are in and md copies nothing."""
         return self.state == "attached" and read_text(f"/sys/block/{self.array}/md/sync_action") == "idle"
 
+    def is_unfinished(self):
+        """Whether a heal was begun, and nobody has noted its end."""
+        return "_began" in (load_record("devices", self.name).get("heal") or {})
+
     def held_up(self, now):
         """Seconds for which the application has waited for the remote leg alone."""
         waited = self.held.stuck(self.array, now)
