@@ -22,7 +22,6 @@ from drive import NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: dis
 
 LAG = 6  # seconds: commit_interval and commit_deadline
 VARS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vars.yml")
-IMAGES = "/var/lib/indestructible"
 
 
 class Adopt(Drive):
@@ -32,17 +31,14 @@ class Adopt(Drive):
         """The host that does not own the store now."""
         return "owner2" if self.host == "owner1" else "owner1"
 
-    def play(self, playbook, *words, host=None):
-        """Run a playbook of the collection on a host, as a user does; returns the finished process."""
-        argv = ["ansible-playbook", "--inventory", f"{self.lab.path}/inventory.yml", f"indestructible.block.{playbook}", "--extra-vars", f"@{VARS}",
-                "--limit", host or self.host, *words]
-        env = dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0", ANSIBLE_PIPELINING="1", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
+    def on(self, host, playbook, *words):
+        """Run a playbook on one host."""
+        return self.play(playbook, "--limit", host, *words)
 
     def adopt(self):
         """Have the other host adopt the store."""
         self.host = self.other()
-        done = self.play("adopt", "--extra-vars", "store=vault1")
+        done = self.on(self.host, "adopt", "--extra-vars", "store=vault1")
         if done.returncode:
             raise Wrong(f"adopt failed: {done.stdout[-3000:]}")
         return done.stdout
@@ -84,16 +80,18 @@ class Adopt(Drive):
             number, records = (int(word) for word in self.owner(f"cd /root && python3 point.py {name} last").split())
             if records < row[name]["found"]:
                 raise Wrong(f"{name}: checkpoint {number} of the new owner has {records} records of {row[name]['found']}")
-            point = json.loads(self.owner(f"indestructible points {name} --limit 1000 --json"))
-            old = next((one for one in point["points"] if one["time"] <= self.died - LAG), None)
+            old = next((one for one in self.ask(f"points {name} --limit 1000")["points"] if one["time"] <= self.died - LAG), None)
             if old is None:
                 raise Wrong(f"{name}: there is no point from before the loss")
-            opened = json.loads(self.owner(f"indestructible recover {name} {old['checkpoint']} --json"))
-            self.owner(f"test -d {opened['mount']} && indestructible release {name}")
-        done = self.play("site")
+            self.owner(f"test -d {self.open(name, old['checkpoint'])} && indestructible release {name}")
+        done = self.on(self.host, "site")
         if done.returncode or "changed=0" not in done.stdout:
             raise Wrong(f"site changes something afterwards: {done.stdout[-3000:]}")
         self.owner("systemctl is-active indestructible-guard")
+
+    def open(self, name, checkpoint):
+        """Where a checkpoint of a device is opened."""
+        return self.ask(f"recover {name} {checkpoint}")["mount"]
 
     def crash(self):
         super().crash()
@@ -104,7 +102,7 @@ class Adopt(Drive):
     def refused(self):
         """an owner that lives, and is idle"""
         before = self.owner("journalctl -u indestructible-guard -o cat | grep -c took || true")
-        done = self.play("adopt", "--extra-vars", "store=vault1", host=self.other())
+        done = self.on(self.other(), "adopt", "--extra-vars", "store=vault1")
         if done.returncode == 0 or "that host is alive and uses it" not in " ".join(done.stdout.split()):
             raise Wrong(f"it was not refused as it should be: {done.stdout[-3000:]}")
         if not self.is_healed() or self.owner("journalctl -u indestructible-guard -o cat | grep -c took || true") != before:
@@ -120,7 +118,7 @@ class Adopt(Drive):
         self.check(row)
         # the one that was lost comes back, and is told
         self.lab.boot(self.other())
-        done = self.play("site", host=self.other())
+        done = self.on(self.other(), "site")
         if done.returncode == 0 or f"is owned by the host {self.host}" not in " ".join(done.stdout.split()):
             raise Wrong(f"the lost host was not refused: {done.stdout[-3000:]}")
         self._forget(self.other())
@@ -153,7 +151,7 @@ class Adopt(Drive):
         self.lab.boot(self.host)
         if "adopt" not in self.owner("indestructible status"):
             raise Wrong("status does not tell what was interrupted")
-        done = self.play("adopt", "--extra-vars", "store=vault1")
+        done = self.on(self.host, "adopt", "--extra-vars", "store=vault1")
         if done.returncode:
             raise Wrong(f"the second run failed: {done.stdout[-3000:]}")
         if self.owner("cat /srv/fast/later") != "later":
@@ -193,10 +191,10 @@ class Adopt(Drive):
         self.acked["fast"] = early["fast"]
         self.lab.boot(self.host)
         self.owner("systemctl stop indestructible-guard; umount /srv/fast /srv/safe; systemctl stop indestructible-devices; rm /var/lib/indestructible/*.img")
-        done = self.play("site")
+        done = self.on(self.host, "site")
         if done.returncode == 0 or "its local leg is lost" not in " ".join(done.stdout.split()):
             raise Wrong(f"site says something else: {done.stdout[-3000:]}")
-        done = self.play("adopt", "--extra-vars", "store=vault1")
+        done = self.on(self.host, "adopt", "--extra-vars", "store=vault1")
         if done.returncode:
             raise Wrong(f"adopt failed: {done.stdout[-3000:]}")
         row = {}

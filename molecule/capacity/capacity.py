@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A small store is filled through the devices fast (async) and safe (sync), and what happens at its end.
 
-    capacity.py PART...    forecast, stopped, or a KIND-KIND of fill.py for the two devices, such as buffered-direct
-Prints a line a part, and writes .build/capacity-RELEASE.json. Each part fills the store, looks at what is left of it, and grows it. Exit status 1
-when a promise was broken.
+    capacity.py PART...    grow, forecast, stopped, swap, or a KIND-KIND of fill.py for the two devices, such as buffered-direct
+Prints a line a part, and writes .build/capacity-RELEASE.json. Each part fills the store, looks at what is left of it, and grows it; grow only does that, under
+load and by site, and swap, the last one, moves it to another LUN. Exit status 1 when a promise was broken.
 """
 
 from __future__ import annotations
@@ -126,10 +126,15 @@ class Capacity(Drive):
                 raise Wrong(f"{name}: the newest recovery point has {found} records of {safe[name]} that were safe before the leg went out")
             row[f"{name}_recovered"] = found
 
-    def grow(self):
-        """Give the store room: the LUN grows on the target, and the volume on it. The guard does the rest by itself."""
+    def grow_lun(self):
+        """The LUN grows on the target; returns its sectors."""
         size = int(self.store("blockdev --getsz /dev/mapper/lun")) + GROWTH
         self.store(f"dmsetup load lun --table '0 {size} linear /dev/ubdb 0' && dmsetup suspend --nolockfs lun && dmsetup resume lun")
+        return size
+
+    def give_room(self):
+        """Give the store room: its LUN and the volume on it grow. The guard does the rest by itself."""
+        size = self.grow_lun()
         disk = os.path.basename(self.owner("findmnt -no SOURCE /var/lib/indestructible/stores/vault1"))
         self.owner(f"echo 1 >/sys/block/{disk}/device/rescan")
         self.until(lambda: int(self.owner(f"blockdev --getsz /dev/{disk}")) == size, 20, "the LUN to have grown")
@@ -138,7 +143,7 @@ class Capacity(Drive):
     def heal(self, row):
         """With room the legs come back by themselves, and are then the same."""
         begun = time.monotonic()
-        self.grow()
+        self.give_room()
         self.until(self.is_healed, 180, "both devices to heal")
         row["heal_seconds"] = round(time.monotonic() - begun, 1)
         row["copied"] = sum(device["last_heal"]["copied_bytes"] for device in self.state().values()) >> 20
@@ -212,16 +217,71 @@ class Capacity(Drive):
                 raise Wrong(f"{name}: checkpoints between {known} and {window['first']} count as safe, although md took the leg out after an error")
         return row
 
+    def grow(self):
+        """A device, its file system and the store grow under load, each by a number in the variables; nothing is made smaller."""
+        row = {"part": "grown by site, under load"}
+        self.start_load(60)
+        sectors, before = self.grow_lun(), self.ask("status")["stores"][0]["size"]
+        done = self.play("site", "--extra-vars", "size=512M")
+        if done.returncode:
+            raise Wrong(f"site failed: {done.stdout[-3000:]}")
+        self.until(lambda: self.owner("cat /root/load.json", check=False), 90, "the writers to end")
+        state, noted = self.ask("status"), json.loads(self.owner("cat /root/load.json"))["files"]
+        row.update(store=[before, state["stores"][0]["size"]], fast_stall=noted["fast"]["longest"], safe_stall=noted["safe"]["longest"])
+        if state["stores"][0]["size"] != sectors << 9 or self.state()["fast"]["size"] != 512 << 20:
+            raise Wrong(f"they have not grown: {row}, {self.state()['fast']['size']}")
+        if int(self.owner("stat -fc '%b %S' /srv/fast | awk '{printf \"%.0f\", $1 * $2}'")) < 400 << 20:
+            raise Wrong("the file system has not grown")
+        self.acked = {name: noted[name]["records"] for name in NAMES}
+        for name in NAMES:
+            self.records(name)
+        self.until(self.is_healed, 60, "both devices to be attached")
+        self.compare()
+        done = self.play("site", "--extra-vars", "size=384M")
+        if done.returncode == 0 or "cannot be made smaller" not in " ".join(done.stdout.split()):
+            raise Wrong(f"site with a smaller size says something else: {done.stdout[-3000:]}")
+        return row
+
+    def swap(self):
+        """The store is full, and moves to another LUN while the devices are written to."""
+        since, row = self.mark(), {"part": "full, then swapped under load"}
+        self.start_records(90)
+        self.start_fill(("buffered", "direct"))
+        safe = self.wait_until_out()
+        time.sleep(3)
+        begun = time.monotonic()
+        for name in NAMES:
+            self.owner(f"indestructible checkpoint {name} --name last --as-of latest")
+        self.owner("iscsiadm -m session --rescan >/dev/null; indestructible swap vault1 --lun 1", timeout=300)
+        self.until(self.is_healed, 120, "both devices to heal")
+        row["heal_seconds"] = round(time.monotonic() - begun, 1)
+        self.end_fill(row, ("buffered", "direct"))
+        self.note_segments(row)
+        if self.said(since, FULL) != 1:
+            raise Wrong(f"the journal says {self.said(since, FULL)} times that the store is full")
+        self.until(self.is_healed, 60, "both devices to heal")
+        row["copied"] = sum(device["last_heal"]["copied_bytes"] for device in self.state().values()) >> 20
+        self.compare()
+        for name in NAMES:
+            for when, least in (("last", safe[name]), ("latest", self.acked[name])):
+                path = self.ask(f"recover {name} {when} --name test")["mount"]
+                found = int(self.owner(f"cd /root && python3 -c 'import writer; print(writer.whole_records(\"{path}/records\"))'"))
+                self.owner("indestructible release test")
+                if found < least:
+                    raise Wrong(f"{name}: {when} opens with {found} records of {least}")
+            row[f"{name}_recovered"] = found
+        return row
+
     def run(self, part):
         """One part by its name."""
-        if part in ("forecast", "stopped"):
+        if part in ("grow", "forecast", "stopped", "swap"):
             return getattr(self, part)()
         return self.fill(*part.split("-"))
 
 
 def main():
     parts = sys.argv[1:]
-    known = ["forecast", "stopped"] + [f"{first}-{second}" for first in KINDS for second in KINDS]
+    known = ["grow", "forecast", "stopped", "swap"] + [f"{first}-{second}" for first in KINDS for second in KINDS]
     if not parts or any(part not in known for part in parts):
         sys.exit(f"usage: capacity.py PART...; there are: {', '.join(known)}")
     capacity, rows, failed = Capacity(), [], 0

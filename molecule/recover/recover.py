@@ -35,10 +35,6 @@ SNAPSHOTS = "lscp -s $(findmnt -no SOURCE /var/lib/indestructible/stores/vault1)
 class Recover(Drive):
     """The parts, as methods with a docstring of one line."""
 
-    def ask(self, command):
-        """What a command of the host answers as JSON."""
-        return json.loads(self.owner(f"indestructible {command} --json"))
-
     def clean(self):
         """Wrong when anything of a recovery is left; named points stay protected."""
         left = self.owner(STRAY)

@@ -43,6 +43,18 @@ class Drive:
         """Output of a shell command on the storage host."""
         return self.lab.ssh("store1", command, **more).stdout.strip()
 
+    def play(self, playbook, *words):
+        """Run a playbook of the collection with the scenario's vars.yml, as a user does; returns the finished process, its output in stdout."""
+        variables = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "vars.yml")
+        argv = ["ansible-playbook", "--inventory", f"{self.lab.path}/inventory.yml", f"indestructible.block.{playbook}",
+                "--extra-vars", f"@{variables}", *words]
+        env = dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0", ANSIBLE_PIPELINING="1", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
+
+    def ask(self, command):
+        """What the command indestructible answers on the owner, as JSON."""
+        return json.loads(self.owner(f"indestructible {command} --json"))
+
     def until(self, condition, seconds, what, pause=0.5):
         """Wait for a condition, or be Wrong."""
         end = time.monotonic() + seconds

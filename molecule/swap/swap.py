@@ -32,13 +32,9 @@ class Swap(Drive):
 
     place = 0  # the LUN that the store is on
 
-    def play(self, playbook, *words, place=None):
-        """Run a playbook of the collection as a user does; returns the finished process."""
-        here = os.path.dirname(os.path.abspath(__file__))
-        argv = ["ansible-playbook", "--inventory", f"{self.lab.path}/inventory.yml", f"indestructible.block.{playbook}", "--extra-vars", f"@{here}/vars.yml",
-                "--extra-vars", f"place={self.place if place is None else place}", *words]
-        env = dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0", ANSIBLE_PIPELINING="1", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
+    def site(self, place=None):
+        """Run site with the store on that LUN; returns the finished process."""
+        return self.play("site", "--extra-vars", f"place={self.place if place is None else place}")
 
     def refuse(self, command, words):
         """A command of the host is refused in these words, and changes nothing."""
@@ -129,7 +125,7 @@ class Swap(Drive):
         time.sleep(5)
         before = self.used(lun)
         begun = time.monotonic()
-        done = self.play("swap", "--extra-vars", "store=vault1", "--extra-vars", f"lun={lun}")
+        done = self.play("swap", "--extra-vars", f"place={old} store=vault1 lun={lun}")
         if done.returncode or f"lun: {lun}" not in done.stdout:
             raise Wrong(f"swap failed: {done.stdout[-4000:]}")
         row = {"seconds": round(time.monotonic() - begun, 1)}
@@ -146,11 +142,11 @@ class Swap(Drive):
             raise Wrong(f"the application waited for {row['fast_stall']} s")
         if row["written"] > 1.3 * row["data"] + (64 << 20):
             raise Wrong(f"{row['written']} bytes were written to the new LUN for {row['data']} of data")
-        done = self.play("site", place=old)
+        done = self.site(old)
         if done.returncode == 0 or "write that place in the variables" not in " ".join(done.stdout.split()):
             raise Wrong(f"site with the old place says something else: {done.stdout[-4000:]}")
         for changes in (None, "changed=0"):
-            done = self.play("site")
+            done = self.site()
             if done.returncode or (changes and "changed=1" in done.stdout):
                 raise Wrong(f"site with the new place fails or changes something: {done.stdout[-4000:]}")
         return row
@@ -177,9 +173,6 @@ class Swap(Drive):
             if found < self.acked[name]:
                 raise Wrong(f"the new generation has {found} records of {self.acked[name]}")
 
-    def ask(self, command):
-        return json.loads(self.owner(f"indestructible {command} --json"))
-
     def generations_case(self, _count):
         """history on both sides of a move, with the old LUN there, away, and another one in its place"""
         self.generations_are_found()
@@ -199,7 +192,7 @@ class Swap(Drive):
         self.refuse(f"generations vault1 --attach {number} --device {wrong}", "holds no nilfs2 volume, and not generation")
         if "not attached" not in self.owner("indestructible points fast"):
             raise Wrong("points does not tell what is away")
-        done = self.play("site")  # which maps it again
+        done = self.site()  # which maps it again
         if done.returncode:
             raise Wrong(f"site failed: {done.stdout[-3000:]}")
         self.owner("iscsiadm -m session --rescan >/dev/null; udevadm settle")
@@ -230,7 +223,7 @@ class Swap(Drive):
             for name in NAMES:
                 self.acked[name] = 0
             self.check()
-        self.play("site")
+        self.site()
         return {"kills": 3 * count}
 
     def power(self, _count):
@@ -251,7 +244,7 @@ class Swap(Drive):
             self.until(lambda again=again: self.owner(again, check=False), 180, "the next run to complete the swap", pause=3)
             self.place = lun
             self.check()
-        self.play("site")
+        self.site()
         return {}
 
 
