@@ -173,7 +173,9 @@ class Adopt(Drive):
             time.sleep(2)
         self.write_and_die(cut_and_mend)
         told = self.adopt()
-        row = {"put_back": "the newest safe point" in told}
+        if "the newest safe point" not in told:
+            raise Wrong(f"the half-healed legs were taken as they were: {told[-3000:]}")
+        row = {}
         self.check(row)
         self.lab.boot(self.other())
         self._forget(self.other())
