@@ -14,27 +14,25 @@ A record says that this is under way, so neither boot nor guard touches such a d
 
 from __future__ import annotations
 
+import contextlib
 import os
-import struct
 
 from . import _catalogue, _loopfile, _md, _md_act, _recovery, _seed
 from ._blank import find_content, find_use
-from ._blockdev import size_of
+from ._blockdev import identity_of, is_block, size_of
 from ._copy import Side, copy_differences
-from ._core import Problem, Step, converge, human_size, load_record, read_text, run, wait_until
-from ._md_super import HEADER_SIZE, SUPER_AT, read_leg, read_super
+from ._core import Problem, Step, converge, human_size, load_record, read_text, run, wait_until, write_text
+from ._md_super import HEADER_SIZE, read_super
 from ._nilfs import Volume
 from ._points import newest_safe
 from ._when import iso
 
 STATES = ("opened", "owned")
-PHASE = "adopting"
-_RECOVERY_BITMAP = 128  # feature_map: a recovery that was under way followed the bitmap
 
 
 def normalize(want):
     """The want with every value filled in. Keys: name, local, local_kind (file or block), remote, size (bytes), state (opened or owned)."""
-    want = dict({"state": "owned", "local_kind": "block" if want["local"].startswith("/dev/") else "file"}, **want)
+    want = dict({"state": "owned", "check_mode": False, "local_kind": "block" if want["local"].startswith("/dev/") else "file"}, **want)
     if want["state"] not in STATES:
         raise Problem(f"{want['name']}: state {want['state']!r} is neither of {' and '.join(STATES)}")
     return want
@@ -48,7 +46,7 @@ def observe(want):
     """
     mirror = _md.observe(want)
     record, (local, remote) = mirror["_record"], mirror["_supers"]
-    ours, live = record.get("phase") == PHASE, mirror["_activity"] in _md.LIVE
+    ours, live = record.get("phase") == _md.PHASE_ADOPTING, mirror["_activity"] in _md.LIVE
     if local and not ours and (not remote or local.uuid == remote.uuid):
         state = "owned"
     elif live and mirror["remote"]["state"] == "in sync":
@@ -69,6 +67,9 @@ def plan(want, state):
     if mirror["_linked"] and mirror["_linked"] != mirror["array"]:
         raise Problem(f"{name}: {mirror['path']} is another array ({mirror['_linked']}) that does not hold {want['remote']}; nothing was done")
     remote = mirror["_supers"][1]
+    if remote is None and want["check_mode"] and not _catalogue.volume_of(want["remote"]):  # its store is not mounted yet
+        return [Step("open", f"start {state['path']} from its remote leg alone")] + (
+            [Step("build", f"build the local leg {want['local']} of {name} from the store")] if want["state"] == "owned" else [])
     if remote is None:
         raise Problem(f"{name}: {want['remote']} is {'not there' if mirror['remote']['state'] == 'absent' else 'no leg of a device'}, so there is nothing to "
                       f"build {name} from; the store holds: {', '.join(_held(want['remote'])) or 'no device'}")
@@ -77,7 +78,7 @@ def plan(want, state):
     if remote.size != want["size"]:
         raise Problem(f"{name}: its leg on the store holds {human_size(remote.size)} ({remote.size} bytes), and {want['size']} bytes were asked for; "
                       "write its size as it is, and grow it when it is yours")
-    _check_local(want, state)
+    _check_local(want)
     steps = []
     if state["state"] == "closed":
         point = None
@@ -111,12 +112,21 @@ def _open_window(catalogue):
     return any(window["last"] is None for window in catalogue["unsafe"])
 
 
-def _check_local(want, state):
-    """Refuse a local leg that holds something else, or has no room."""
+def _thing(path):
+    """What tells this very file or disk from another one that has its path, a str."""
+    if not is_block(path):
+        return f"inode {os.stat(path).st_ino}"
+    return identity_of(path) or f"{os.path.realpath(path)} of {size_of(path)} bytes"
+
+
+def _check_local(want):
+    """Refuse a local leg that holds something else, or has no room; not one that an earlier run began to fill."""
     name, path = want["name"], want["local"]
-    if state["_ours"] and load_record("devices", name).get("local") == path or not os.path.exists(path):
-        if want["local_kind"] == "block" and not os.path.exists(path):
+    if not os.path.exists(path):
+        if want["local_kind"] == "block":
             raise Problem(f"{name}: the local leg {path} does not exist")
+        return
+    if load_record("devices", name).get("building") == _thing(path):
         return
     use = find_use(path)
     content = find_content(path, full=True)
@@ -146,7 +156,7 @@ def _loops(want, side, **more):
 
 def _open(want, checkpoint):
     name, header = want["name"], read_super(want["remote"])
-    _md_act.update_record(want, uuid=header.uuid, phase=PHASE, size=want["size"], detached=None, stopped=None)
+    _md_act.update_record(want, uuid=header.uuid, phase=_md.PHASE_ADOPTING, size=want["size"], detached=None, stopped=None)
     if checkpoint:
         _put_back(want, checkpoint)
     _loops(want, "remote", write_cache="write back")  # this leg is the only one: a flush has to reach the LUN
@@ -166,29 +176,23 @@ def _put_back(want, checkpoint):
     _recovery.converge_one(view)
     try:
         image, remote = _recovery.observe(view)["_image"].backing, want["remote"]
-        for first, length in _mixed(remote):
-            copy_differences(Side(image, first), Side(remote, first), length)
-        copy_differences(Side(image, 0), Side(remote, 0), HEADER_SIZE)  # last, because it has the list of what is mixed
+        copy_differences(Side(image, 0), Side(remote, 0), os.stat(remote).st_size)
     finally:
         _recovery.converge_one(dict(view, state="absent"))
     with Volume(_store_of(want)) as volume:
         _catalogue.save(remote, _catalogue.without_open(_catalogue.load(remote), volume.sync()))
 
 
-def _mixed(remote):
-    """(offset, length) in bytes of the parts of a leg that a heal which did not end may have written to: what its bitmap lists, or everything."""
-    header = read_super(remote)
-    features, = struct.unpack_from("<I", read_leg(remote, SUPER_AT, 4096), 8)
-    if header.bitmap is None or (header.recovering and not features & _RECOVERY_BITMAP):
-        return [(HEADER_SIZE, header.size)]
-    chunk = header.bitmap.chunk
-    return [(HEADER_SIZE + first * chunk, min((last + 1) * chunk, header.size) - first * chunk) for first, last in header.bitmap.dirty]
-
-
 def _build(want, tell):
     remote = read_super(want["remote"])
+    # also of a device whose local leg failed while it ran: until the new one is whole, only the remote leg counts
+    _md_act.update_record(want, uuid=remote.uuid, phase=_md.PHASE_ADOPTING, size=want["size"])
+    _loops(want, "remote", write_cache="write back")
+    _drop_failed(want)
+    _check_local(want)
     if want["local_kind"] == "file" and not _md.device_of(want["local"]):
         _loops(want, "local", size=want["size"] + HEADER_SIZE, state="detached")
+    _md_act.update_record(want, building=_thing(want["local"]))
     target = _md.device_of(want["local"]) or want["local"]  # past a loop its cache would not know
     _seed.fill(want["remote"], target, remote.size, tell, holes=want["local"])
     _seed.enlist(want["remote"], target, 1 - remote.roles[remote.number], False)
@@ -196,6 +200,20 @@ def _build(want, tell):
         _loops(want, "local")
     array = _md.holder_of(_md.device_of(want["remote"]))
     run(["mdadm", f"/dev/{array}", "--re-add", _md.device_of(want["local"])])
+
+
+def _drop_failed(want):
+    """Take a local leg that failed out of the array."""
+    device, array = _md.device_of(want["local"]), _md.holder_of(_md.device_of(want["remote"]))
+    state = f"/sys/block/{array}/md/dev-{os.path.basename(device or '-')}/state"
+
+    def removed():
+        if os.path.exists(state):
+            with contextlib.suppress(Problem):  # busy until the last request to it has ended
+                write_text(state, "remove")
+        return not os.path.exists(state)
+    if "faulty" in (read_text(state) or ""):
+        wait_until(removed, 60, f"the failed leg {want['local']} to leave {array}")
 
 
 def _finish(want):
@@ -213,7 +231,8 @@ def _finish(want):
     _md_act.perform(want, Step("flag", "", {}))
     with Volume(_store_of(want)) as volume:
         volume.sync()
-    _md_act.update_record(want, heal=None, pending=None, compare=None, unsafe_from=None, clean_detach=None, started_events=None, replication=None, size=None)
+    _md_act.update_record(want, heal=None, pending=None, compare=None, unsafe_from=None, clean_detach=None, started_events=None, replication=None, size=None,
+                          building=None)
     _md_act.perform(want, Step("remember", "", {}))
 
 

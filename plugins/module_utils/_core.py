@@ -18,6 +18,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from collections import namedtuple
 
@@ -157,7 +158,7 @@ def write_text(path, text):
 def save_file(path, text, mode=0o644):
     """Replace a file as a whole (text is str or bytes), so that a crash leaves the old or the new one; directories are made, data reaches the disk."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.new"
+    temporary = f"{path}.new-{os.getpid()}-{threading.get_ident()}"  # nobody else writes to this one
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(handle, "wb") as file:
         os.fchmod(file.fileno(), mode)

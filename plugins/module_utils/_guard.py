@@ -16,6 +16,7 @@ import time
 
 from . import _host_config
 from ._core import RUN_DIR, Problem, read_text
+from ._generations import place_of
 from ._guard_store import StoreWatch
 from ._loop import loops
 from ._metrics import metrics
@@ -101,6 +102,7 @@ class Guard:
             watch = StoreWatch(store, devices, self.say)
             if before:  # what the commits have shown stays known
                 before.close()
+            if before and place_of(before.store) == place_of(store):
                 watch.good, watch.checkpoint, watch.wall, watch.took = before.good, before.checkpoint, before.wall, before.took
                 watch.room, watch.room.store = before.room, store
             self.stores.append(watch)

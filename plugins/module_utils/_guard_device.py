@@ -18,8 +18,8 @@ import time
 
 from ._core import Problem, load_record, read_text, write_text
 from ._loop import loops, set_write_cache
-from ._md import HELD, device_of, holder_of
-from ._md_act import remove_remote, update_record
+from ._md import HELD, PHASE_ADOPTING, device_of, holder_of
+from ._md_act import keep_listed, remove_remote, update_record
 from ._nilfs import Volume
 
 STUCK = 0.4  # seconds without any progress of a disk that holds the application up, after which the leg is taken out
@@ -123,7 +123,8 @@ class DeviceWatch:
         """Find the array and its legs, and say how the remote leg is: attached, recovering, faulty, out, or stopped."""
         known = loops() if known is None else known
         local = device_of(self.device["local"], known)
-        self.array = holder_of(local)
+        # one that is being adopted runs from its remote leg alone, and is nobody's to touch
+        self.array = holder_of(local) if load_record("devices", self.name).get("phase") != PHASE_ADOPTING else None
         # by name: to ask the store for the file may wait for a log that is being written
         remote = next((loop.device for loop in known if loop.backing == self.device["remote"]), None)
         self.local, self.remote = (os.path.basename(path) if path else None for path in (local, remote))
@@ -210,6 +211,7 @@ class DeviceWatch:
 
         unsafe_from: the checkpoint from which on it is not whole if that commit fails (int or None).
         """
+        self.need_local()
         whole = self.state == "attached"
         write_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state", "faulty")
         remove_remote(self.want, 60)
@@ -217,15 +219,25 @@ class DeviceWatch:
             with Volume(os.path.dirname(self.device["remote"])) as volume:
                 volume.sync()
             update_record(self.want, clean_detach=whole or None)
+            if not whole:
+                keep_listed(self.want)
         except Problem:
+            keep_listed(self.want)
             record = load_record("devices", self.name)
             update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None)
             raise
 
+    def need_local(self):
+        """Raise Problem unless the local leg is whole: without it the remote one is the last, and is never taken out."""
+        if "in_sync" not in (read_text(f"/sys/block/{self.array}/md/dev-{self.local}/state") or "").split(","):
+            raise Problem("its local leg is not whole, so the remote one stays in")
+
     def fail(self, unsafe_from):
         """Take the leg out, and note what is needed to heal it; waits until md has let it go, so it runs in a thread of its own."""
+        self.need_local()
         if self.state != "faulty":
             write_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state", "faulty")
         record = load_record("devices", self.name)
         update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None)
+        keep_listed(self.want)
         remove_remote(self.want, 60)

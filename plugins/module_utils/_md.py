@@ -32,6 +32,7 @@ CONF_DIR = "/etc/mdadm/mdadm.conf.d"
 LIVE = ("clean", "active", "active-idle", "write-pending", "readonly", "read-auto")
 # Seconds: the kernel's time base while the guard lets it forget chunks (_gate). Long, so that a chunk stays listed when nobody does.
 HELD = 86400
+PHASE_ADOPTING = "adopting"  # in the record of a device that lives from its remote leg alone (_adopt)
 CREATION_TIME_BASE = 1  # seconds: a new bitmap starts wholly dirty and is quickly clean with this
 
 

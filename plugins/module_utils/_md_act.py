@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 import uuid
 
 from . import _catalogue
 from ._blank import next_data
-from ._core import MIB, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
+from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
 from ._md import CREATION_TIME_BASE, LIVE, conf_file, device_of, holder_of
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
@@ -48,10 +49,20 @@ def _member(array, device):
 
 
 def update_record(want, **values):
-    """Note values in the record of a device; None takes one out."""
-    record = load_record("devices", want["name"])
-    record.update(name=want["name"], local=want["local"], remote=want["remote"], **values)
-    save_record("devices", want["name"], {key: value for key, value in record.items() if value is not None})
+    """Note values in the record of a device; None takes one out. The guard does so without the lock of the host, so there is one for this alone."""
+    os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
+    with open(f"{RUN_DIR}/records.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = load_record("devices", want["name"])
+        record.update(name=want["name"], local=want["local"], remote=want["remote"], **values)
+        save_record("devices", want["name"], {key: value for key, value in record.items() if value is not None})
+
+
+def keep_listed(want):
+    """Note what the bitmap lists now that the remote leg is out, and may lack it: md forgets it when the array is stopped."""
+    header = read_super(want["local"])
+    if header and header.bitmap and header.bitmap.dirty:
+        update_record(want, pending=merge_ranges(load_record("devices", want["name"]).get("pending", []), header.bitmap.dirty))
 
 
 def _remember(want, args=None):
@@ -107,7 +118,7 @@ def _assemble(want, args):
     record = load_record("devices", want["name"])
     pending = merge_ranges(record.get("pending", []), args.get("pending", []))
     more = {"compare": True} if args.get("compare") else {}
-    update_record(want, uuid=header.uuid, phase="ready", pending=pending or None, stopped=None, clean_detach=None,
+    update_record(want, uuid=header.uuid, phase="ready", pending=pending or None, stopped=None, clean_detach=None, hold=None,
                   started_events=None if args["both"] else header.events, last_start={
                       "clean": header.clean, "events": header.events, "events_cleared": header.bitmap.cleared if header.bitmap else None,
                       "listed_bytes": count_ranges(header.bitmap.dirty) * header.bitmap.chunk if header.bitmap else None}, **more)
@@ -257,6 +268,8 @@ def _detach(want, args):
     if point and not failed and not recovering:
         with Volume(point) as volume:
             committed = volume.sync()
+    if not committed:
+        keep_listed(want)
     update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None)
 
 

@@ -42,7 +42,8 @@ def device_named(name, generation=None):
     if generation is not None:
         point = _generations.attach(store, generation)
         old = f"{point}/{os.path.basename(remote)}"
-        return Device(name, record.get("local"), old, record.get("uuid"), store, point, _catalogue.mount_of(old).source, None, generation)
+        return Device(name, record.get("local"), old, record.get("uuid"), store, point, _catalogue.mount_of(old).source,
+                      _generations.one_of(store, generation)["devices"].get(name, {}).get("unsafe_from"), generation)
     mount = _catalogue.mount_of(remote)
     if not mount:
         raise Problem(f"the store {store or ''} of {name} is not mounted, so its history is out of reach; bring its LUN back, and the guard mounts it "
@@ -180,18 +181,26 @@ def choose(volume, device, catalogue, wish, unsafe=False):
     return found[0]
 
 
-def locate(name, wish, unsafe=False, generation=None):
+class Away(Problem):
+    """What is asked for is in a retired generation that is not attached."""
+
+
+def locate(name, wish, unsafe=False, generation=None, attach=True):
     """(Device, Checkpoint, whether it is safe) that a Wish means for a device, in whichever generation of its store that is.
 
-    generation: only that one, by its number; a checkpoint number means the one in use unless it is given. Raises Problem.
+    generation: only that one, by its number; a checkpoint number means the one in use unless it is given. Without attach a retired generation is not
+    brought back: Away is raised. Raises Problem.
     """
-    device = device_named(name, None if generation == _generations.current(_store_of(name)) else generation)
+    store = _store_of(name)
+    if not attach and generation not in (None, _generations.current(store)) and not _generations.is_attached(store, generation):
+        raise Away(f"attach {_generations.describe(store, _generations.one_of(store, generation))}")
+    device = device_named(name, None if generation == _generations.current(store) else generation)
     with Volume(device.point) as volume:
         catalogue = catalogue_of(device)
         if generation is None and wish.kind in ("time", "name", "latest"):
             older = _older(volume, device, catalogue, wish)
             if older is not None:
-                return locate(name, wish, unsafe, older)
+                return locate(name, wish, unsafe, older, attach)
         point = choose(volume, device, catalogue, wish, unsafe)
         return device, point, _catalogue.is_safe(catalogue, point.number) and not point.minor
 

@@ -27,7 +27,7 @@ from ._loop import attach, detach, loops
 from ._md_super import read_super
 from ._mount import check_point, make_directories, mount_at, mounts_of, unmount, users_of
 from ._nilfs import Volume
-from ._points import device_named, locate
+from ._points import Away, device_named, locate
 from ._when import NAME, iso, parse_wish
 
 KIND = "recoveries"
@@ -69,7 +69,7 @@ def normalize(want):
     for a checkpoint of a retired one).
     """
     want = dict({"state": "present", "as_of": "latest", "mode": "overlay", "mount": None, "cow": None, "cow_size": None, "unsafe": False,
-                 "generation": None}, **want)
+                 "generation": None, "check_mode": False}, **want)
     name = want["name"] = want.get("name") or want["device"]
     if not name or not NAME.fullmatch(name) or ":" in name:
         raise Problem(f"name {name!r} is no name for a recovery; write a letter and then letters, digits, dots, dashes or underscores")
@@ -160,7 +160,10 @@ def plan(want, state):
                 raise Problem(f"{want['name']}: the recovery {other} is open on {want['mount']}; choose another mount point, or release that one")
     if want["cow"] != record.get("cow") and os.path.lexists(want["cow"]):
         raise Problem(f"{want['name']}: {want['cow']} exists already, and is not the COW store of this recovery; choose another path")
-    device, point, safe = locate(want["device"], parse_wish(want["as_of"], time.time()), want["unsafe"], want["generation"])
+    try:
+        device, point, safe = locate(want["device"], parse_wish(want["as_of"], time.time()), want["unsafe"], want["generation"], not want["check_mode"])
+    except Away as away:
+        return steps + [Step("open", f"{away}, and open {want['device']} as of {want['as_of']} from it", {"checkpoint": None, "time": None, "safe": None})]
     args = {"checkpoint": point.number, "time": point.time, "snapshot": point.snapshot, "generation": device.generation, "safe": safe}
     if want["mode"] == "overlay":
         args["cow_size"] = _cow_size(want)
@@ -219,6 +222,7 @@ def _open(want, args):
     record = {"name": name, "device": want["device"], "as_of": want["as_of"], "mode": want["mode"], "point": want["mount"], "cow": want["cow"],
               "checkpoint": args["checkpoint"], "time": args["time"], "safe": args["safe"], "disk": device.disk, "store_point": device.point,
               "cow_size": args.get("cow_size"), "phase": "opening", "protected": not args["snapshot"],
+              "volume": load_record("stores", device.store).get("uuid") if device.generation is None and device.store else None,
               "generation": None if device.generation is None else [device.store, device.generation]}
     save_record(KIND, name, record)  # before the first act, so that whatever happens it is known what to take down
     if read_text(_RULES) != _RULES_TEXT.strip():
@@ -335,7 +339,8 @@ def predict(want, state, steps):
         if step.verb == "close":
             after.update({key: None for key in state if not key.startswith("_") and key != "name"}, state="absent")
         else:
-            after.update(state="open", device=want["device"], checkpoint=step.args["checkpoint"], time=step.args["time"], iso=iso(step.args["time"]),
+            after.update(state="open", device=want["device"], checkpoint=step.args["checkpoint"], time=step.args["time"],
+                         iso=iso(step.args["time"]) if step.args["time"] else None,
                          as_of=want["as_of"], safe=step.args["safe"], mode=want["mode"], path=node_of(want["name"]), mount=want["mount"] or None,
                          cow=want["cow"] if want["mode"] == "overlay" else None, cow_size=step.args.get("cow_size"))
     return after

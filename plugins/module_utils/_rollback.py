@@ -30,7 +30,7 @@ KIND = "rollbacks"
 
 def normalize(want):
     """The want with every value filled in. Keys: device, as_of, unsafe (bool), generation (number of a retired one, or None)."""
-    want = dict({"unsafe": False, "generation": None}, **want)
+    want = dict({"unsafe": False, "generation": None, "check_mode": False}, **want)
     parse_wish(want["as_of"], time.time())
     return want
 
@@ -58,7 +58,8 @@ def plan(want, state):
     if not under_way:
         refuse_out(device)
     wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
-    past, point, _safe = locate(name, wish, want["unsafe"] or under_way, last.get("generation") if under_way else want["generation"])
+    past, point, _safe = locate(name, wish, want["unsafe"] or under_way, last.get("generation") if under_way else want["generation"],
+                                not want["check_mode"])
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     args = {"checkpoint": point.number, "time": point.time, "before": last["before"] if under_way else f"before-rollback-{stamp}", "new": not under_way,
             "generation": past.generation}

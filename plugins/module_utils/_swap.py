@@ -64,8 +64,10 @@ def normalize(want, config):
     if "device" in given and len(given) > 1:
         raise Problem(f"{want['store']}: a device and also {', '.join(sorted(set(given) - {'device'}))} were given; give one of the two")
     place = dict(dict.fromkeys(_generations.PLACE_KEYS), device=given["device"]) if "device" in given else dict(today, device=None, **given)
-    return {"store": store["name"], "config": store, "place": place, "limit": want.get("limit"), "undo": bool(want.get("undo")), "reserved": store["reserved"],
-            "found": None, "devices": [device for device in config.devices.values() if device["store"] == store["name"] and is_ours(device)]}
+    devices = [device for device in config.devices.values() if device["store"] == store["name"]]
+    return {"store": store["name"], "config": store, "place": place, "limit": want.get("limit"), "undo": bool(want.get("undo")),
+            "check_mode": bool(want.get("check_mode")), "reserved": store["reserved"], "found": None, "all": devices,
+            "devices": [device for device in devices if is_ours(device)]}
 
 
 def _next(want, device=None):
@@ -99,8 +101,15 @@ def plan(want, state):
     if begun and begun.get("place") != want["place"]:
         raise Problem(f"{name}: a swap to {_generations.place_text(begun['place'])} was begun; complete that one (the same command with that place), or "
                       "give it up (--undo) first")
+    for one in want["all"]:
+        if load_record("devices", one["name"]).get("phase") == _md.PHASE_ADOPTING:
+            raise Problem(f"{name}: the adoption of {one['name']} is not complete; run the playbook indestructible.block.adopt first")
+        if not load_record("rollbacks", one["name"]).get("done", True):
+            raise Problem(f"{name}: a rollback of {one['name']} was interrupted; complete it first (indestructible status)")
     if not want["devices"]:
         raise Problem(f"{name}: it has no devices, so there is nothing to move; take it out of use and write another LUN in the variables")
+    if device is None and want["check_mode"]:
+        return [Step("switch", f"moved {', '.join(one['name'] for one in want['devices'])} to generation {state['generation'] + 1} of {name} on {where}")]
     if device is None or not is_block(device):
         raise Problem(f"{name}: {device or where} is not a block device of this host")
     _check_device(want, state, device)
@@ -198,29 +207,41 @@ def _fill(want, args, tell):
 def _switch(want, args, _tell):
     store, new, device = want["store"], _next(want, args["device"]), args["device"]
     with host_lock():
-        record = load_record("stores", store)
-        fresh = load_record("stores", new["record"])
+        record, fresh, identity = load_record("stores", store), load_record("stores", new["record"]), _identity(device)
+        for one in want["devices"]:
+            _check_held(want, one)
         for one in want["devices"]:
             mirror = mirror_of(one, "detached")
             if _md_act.remote_state(mirror) != "gone":
                 _md_act.perform(mirror, Step("detach", "", {}))
             # whatever the bitmap lists is brought to the new leg, also what the old one had already
+            _md_act.keep_listed(mirror)
             _md_act.update_record(mirror, clean_detach=None, hold=None)
         old = _retire(want, record)
         for one in want["devices"]:
             leg = _new_leg(want, one)
             _seed.enlist(one["local"], leg, 0, True)
             with Volume(new["mount"]) as volume:
-                _catalogue.save(leg, {"since": volume.counts()[0], "unsafe": [], "points": []})
+                first = volume.counts()[0]
+            # until it is healed it is a mixture, in whatever checkpoints arise on the way
+            window = {"first": first, "last": None, "why": "the remote leg was being filled", "good": None}
+            _catalogue.save(leg, {"since": first, "unsafe": [window], "points": []})
+            _md_act.update_record(mirror_of(one), unsafe_from=None)  # a number of the old volume, which old has now
         _leave(want["config"]["mount"], want["config"])
         unmount(new["mount"])
-        for name, recovery in [(name, load_record(_recovery.KIND, name)) for name in list_records(_recovery.KIND)]:
-            if recovery.get("store_point") == want["config"]["mount"]:  # it stays open, and is of a retired generation now
-                save_record(_recovery.KIND, name, dict(recovery, store_point=_generations.point_of(store, old["number"]), generation=[store, old["number"]]))
         # the moment: from here on the store is on the new LUN
-        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=_identity(device), place=want["place"], generation=old["number"] + 1,
+        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], generation=old["number"] + 1,
                                           generations=[old] + record.get("generations", [])))
     _complete(want, {}, None)
+
+
+def _check_held(want, device):
+    """Refuse a leg whose filling the bitmap has not watched from its beginning to now."""
+    name, state = device["name"], _md.observe(mirror_of(device))
+    if not load_record("devices", name).get("hold") or state["state"] not in ("attached", "detached", "recovering"):
+        raise Problem(f"{name} was stopped or started while its new leg was filled, so it is not known what the leg lacks; run this again")
+    if size_of(_new_leg(want, device)) != state["size"] + HEADER_SIZE:
+        raise Problem(f"{name} has grown while its new leg was filled; run this again")
 
 
 def _retire(want, record):
@@ -234,10 +255,11 @@ def _retire(want, record):
             with Volume(point) as volume:
                 first, old["last"] = volume.first_checkpoint(), volume.sync()
                 old["began"] = first.time if first else None
-            for one in want["devices"]:
-                catalogue = _catalogue.load(one["remote"])
-                old["devices"][one["name"]] = {"uuid": load_record("devices", one["name"]).get("uuid"), "since": catalogue["since"],
-                                               "points": catalogue["points"]}
+            for one in want["all"]:
+                if os.path.exists(one["remote"]):
+                    known, catalogue = load_record("devices", one["name"]), _catalogue.load(one["remote"])
+                    old["devices"][one["name"]] = {"uuid": known.get("uuid"), "since": catalogue["since"], "points": catalogue["points"],
+                                                   "unsafe_from": known.get("unsafe_from")}
         except (Problem, OSError):
             pass  # its LUN is gone; it is known all the same
     old["began"] = old["began"] or record.get("made") or 0
@@ -280,6 +302,10 @@ def finish(store):
         raise Problem(f"the new volume of {store['name']} ({record['uuid']}) is not there; bring its LUN back ({_generations.place_text(record['place'])})")
     if mount_at(before):
         unmount(before)
+    for known, recovery in [(known, load_record(_recovery.KIND, known)) for known in list_records(_recovery.KIND)]:
+        number = next((one["number"] for one in record["generations"] if one["uuid"] == recovery.get("volume")), None)
+        if number and recovery.get("store_point") == point:  # it stays open, and is of a retired generation now
+            save_record(_recovery.KIND, known, dict(recovery, store_point=_generations.point_of(store["name"], number), generation=[store["name"], number]))
     final = _nilfs_volume.normalize({"name": store["name"], "label": store["label"], "mount": point, "device": device, "block_size": store["block_size"],
                                      "reserved": store["reserved"], "keep": store.get("keep")})
     converge([final], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
@@ -333,9 +359,13 @@ def public(state):
 
 
 def locate(want):
-    """Path of the new LUN, after a login where that is needed; None when it is not there."""
+    """Path of the new LUN, after a login where that is needed; None when it is not there. In check mode nothing is done to see it."""
+    link = Link(dict(want["config"], **want["place"]))
+    if want["check_mode"]:
+        path = want["place"]["device"] or (f"/dev/{link.unit()}" if link.unit() else None)
+        return path if path and os.path.exists(path) else None
     try:
-        return Link(dict(want["config"], **want["place"])).find()
+        return link.find()
     except Problem:
         if want["place"]["device"]:
             return None

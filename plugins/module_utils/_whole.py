@@ -13,7 +13,7 @@ import json
 import os
 import time
 
-from . import _adopt, _generations, _md, _nilfs_volume, _recovery, _swap
+from . import _generations, _md, _nilfs_volume, _recovery, _swap
 from ._cleaner import unit_of
 from ._core import RUN_DIR, Problem, human_size, list_records, load_record, read_text
 from ._filesystem import read_filesystem
@@ -55,7 +55,7 @@ def _device(name, guarded):
         more["problem"] = str(problem)
     more["store"] = next((store for store in list_records("stores")
                           if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
-    if record.get("phase") == _adopt.PHASE:
+    if record.get("phase") == _md.PHASE_ADOPTING:
         more["problem"] = "its adoption is under way or was interrupted; run the playbook indestructible.block.adopt to complete it"
     last = load_record("rollbacks", name)
     if not last.get("done", True):

@@ -105,7 +105,8 @@ def main():
             state=dict(type="str", choices=list(STATES), default="owned")),
         supports_check_mode=True)
     try:
-        wants = [normalize(dict(item, size=parse_size(item["size"], f"{item['name']}: size"), state=module.params["state"]))
+        wants = [normalize(dict(item, size=parse_size(item["size"], f"{item['name']}: size"), state=module.params["state"],
+                                check_mode=module.check_mode))
                  for item in module.params["devices"]]
         result = converge_alone(wants, observe, plan, perform, predict, module.check_mode)
     except Problem as problem:

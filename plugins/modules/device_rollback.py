@@ -39,6 +39,9 @@ options:
     description: The moment, written as for M(indestructible.block.nilfs_checkpoint_mount).
     type: str
     required: true
+  generation:
+    description: Number of a retired generation of the store in which to look for it. Times and names are looked for in all of them unless given.
+    type: int
   unsafe:
     description: Take a checkpoint that is not a recovery point, when its number is given.
     type: bool
@@ -82,9 +85,9 @@ from ansible_collections.indestructible.block.plugins.module_utils._rollback imp
 
 def main():
     module = AnsibleModule(argument_spec=dict(device=dict(type="str", required=True), as_of=dict(type="str", required=True),
-                                              unsafe=dict(type="bool", default=False)), supports_check_mode=True)
+                                              unsafe=dict(type="bool", default=False), generation=dict(type="int")), supports_check_mode=True)
     try:
-        result = converge([normalize(module.params)], observe, plan, perform, predict, module.check_mode)
+        result = converge([normalize(dict(module.params, check_mode=module.check_mode))], observe, plan, perform, predict, module.check_mode)
     except Problem as problem:
         module.fail_json(msg=str(problem), actions=getattr(problem, "done", []))
     before, after = result["before"][0], result["after"][0]

@@ -65,6 +65,9 @@ options:
     description:
       - How much can be written to it, such as V(2G). 1 GiB, or half of what is free there, unless given. When it is full the overlay is lost, and said so.
     type: str
+  generation:
+    description: Number of a retired generation of the store in which to look for it. Times and names are looked for in all of them unless given.
+    type: int
   unsafe:
     description: Open a checkpoint that is not a recovery point, when its number is given.
     type: bool
@@ -125,11 +128,11 @@ def main():
         argument_spec=dict(
             device=dict(type="str"), name=dict(type="str"), as_of=dict(type="str", default="latest"),
             state=dict(type="str", choices=["present", "absent"], default="present"), mode=dict(type="str", choices=["overlay", "direct"], default="overlay"),
-            mount=dict(type="str"), cow=dict(type="path"), cow_size=dict(type="str"), unsafe=dict(type="bool", default=False)),
+            mount=dict(type="str"), cow=dict(type="path"), cow_size=dict(type="str"), unsafe=dict(type="bool", default=False), generation=dict(type="int")),
         required_if=[("state", "present", ["device"])], required_one_of=[("device", "name")], supports_check_mode=True)
     asked = module.params
     try:
-        want = normalize(dict(asked, cow_size=parse_size(asked["cow_size"], "cow_size") if asked["cow_size"] else None))
+        want = normalize(dict(asked, check_mode=module.check_mode, cow_size=parse_size(asked["cow_size"], "cow_size") if asked["cow_size"] else None))
         with contextlib.nullcontext() if module.check_mode else host_lock():
             result = converge_one(want, module.check_mode)
     except Problem as problem:

@@ -97,7 +97,8 @@ def main():
     given = module.params
     try:
         want = _swap.normalize({"store": given["store"], "place": {key: given[key] for key in ("lun", "portal", "target", "device")},
-                                "limit": parse_size(given["limit"], "limit") if given["limit"] else None, "undo": given["state"] == "undone"},
+                                "limit": parse_size(given["limit"], "limit") if given["limit"] else None, "undo": given["state"] == "undone",
+                                "check_mode": module.check_mode},
                                _host_config.load())
         if not want["undo"]:
             want["found"] = _swap.locate(want)
