@@ -195,7 +195,8 @@ def plan(want, state):
         raise Problem(f"the device {device} of the store {name} does not exist on this host; log in to its target first" if device
                       else f"the store {name} has no device")
     known, place = state["_record"].get("uuid"), state["_record"].get("place")
-    if state["uuid"] and known and state["uuid"] != known:
+    # not when mkfs was cut short just before this was noted, nor after the store was given up
+    if state["uuid"] and known and state["uuid"] != known and not state["_half_done"] and state["_record"].get("claimed"):
         number = state["_record"].get("generation", 1)
         where = f", which is generation {number}, on {_generations.place_text(place)}: write that place in the variables" if place else ""
         raise Problem(f"{device} holds the volume {state['uuid']}, and the store {name} is the volume {known}{where}; nothing was done")
