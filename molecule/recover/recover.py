@@ -63,7 +63,7 @@ class Recover(Drive):
 
     def untouched(self, _count):
         """The device in use is not touched by recoveries of it."""
-        sums = "for name in ax ae; do blkid -o value -s UUID /dev/md/$name; sha256sum </dev/md/$name; done"
+        sums = "for name in ax ae; do blkid -o value -s UUID /dev/md/$name; dd if=/dev/md/$name bs=4M iflag=direct status=none | sha256sum; done"
         # in use, but not written to: XFS writes to its log now and then by itself
         self.owner("for name in ax ae; do mount -o remount,ro /srv/$name; sync -f /srv/$name; done")
         before, uuids = self.owner(sums), self.owner("ls -l /dev/disk/by-uuid /dev/disk/by-label | awk '{print $9, $11}'")
