@@ -18,7 +18,7 @@ import time
 
 from ._core import Problem, load_record, read_text, write_text
 from ._loop import loops, set_write_cache
-from ._md import HELD, PHASE_ADOPTING, device_of, holder_of
+from ._md import HELD, UNDER_WAY, device_of, holder_of
 from ._md_act import keep_listed, remove_remote, update_record
 from ._nilfs import Volume
 
@@ -123,8 +123,8 @@ class DeviceWatch:
         """Find the array and its legs, and say how the remote leg is: attached, recovering, faulty, out, or stopped."""
         known = loops() if known is None else known
         local = device_of(self.device["local"], known)
-        # one that is being adopted runs from its remote leg alone, and is nobody's to touch
-        self.array = holder_of(local) if load_record("devices", self.name).get("phase") != PHASE_ADOPTING else None
+        # one that is being adopted runs from its remote leg alone; the bitmap of one that is being created has yet to become clean
+        self.array = None if load_record("devices", self.name).get("phase") in UNDER_WAY else holder_of(local)
         # by name: to ask the store for the file may wait for a log that is being written
         remote = next((loop.device for loop in known if loop.backing == self.device["remote"]), None)
         self.local, self.remote = (os.path.basename(path) if path else None for path in (local, remote))

@@ -32,7 +32,9 @@ CONF_DIR = "/etc/mdadm/mdadm.conf.d"
 LIVE = ("clean", "active", "active-idle", "write-pending", "readonly", "read-auto")
 # Seconds: the kernel's time base while the guard lets it forget chunks (_gate). Long, so that a chunk stays listed when nobody does.
 HELD = 86400
+PHASE_CREATING = "creating"  # in the record of a device whose legs are made an array; "ready" when that is done
 PHASE_ADOPTING = "adopting"  # in the record of a device that lives from its remote leg alone (_adopt)
+UNDER_WAY = (PHASE_CREATING, PHASE_ADOPTING)  # phases in which the guard leaves a device to whoever works on it
 CREATION_TIME_BASE = 1  # seconds: a new bitmap starts wholly dirty and is quickly clean with this
 
 
@@ -219,7 +221,7 @@ def _check_room(want, state):
 def _is_half_made(want, state):
     """Whether the creation of this device from these very legs was begun, and nothing but md's own header was ever written to them."""
     record = state["_record"]
-    if record.get("phase") != "creating" or any(record.get(side) != want[side] or state[side]["state"] == "absent" for side in ("local", "remote")):
+    if record.get("phase") != PHASE_CREATING or any(record.get(side) != want[side] or state[side]["state"] == "absent" for side in ("local", "remote")):
         return False
     return all(is_zero(leg["path"], 0, SUPER_AT) and is_zero(leg["path"], HEADER_SIZE, max(0, leg["size"] - HEADER_SIZE))
                for leg in (state["local"], state["remote"]))

@@ -17,7 +17,7 @@ import uuid
 from . import _catalogue
 from ._blank import next_data
 from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
-from ._md import CREATION_TIME_BASE, LIVE, conf_file, device_of, holder_of
+from ._md import CREATION_TIME_BASE, LIVE, PHASE_CREATING, conf_file, device_of, holder_of
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
 
@@ -85,10 +85,10 @@ def settle(want, array):
 def _create(want, _args):
     local, remote = device_of(want["local"]), device_of(want["remote"])
     record = load_record("devices", want["name"])
-    identity = record.get("uuid") if record.get("phase") == "creating" else None
+    identity = record.get("uuid") if record.get("phase") == PHASE_CREATING else None
     identity = identity or str(uuid.uuid4()).replace("-", "")
     identity = ":".join(identity.replace(":", "")[at:at + 8] for at in range(0, 32, 8))
-    update_record(want, uuid=identity, phase="creating", size=want["size"])
+    update_record(want, uuid=identity, phase=PHASE_CREATING, size=want["size"])
     hide_from_udev(want, identity)
     for device in (local, remote):
         header = read_super(device)

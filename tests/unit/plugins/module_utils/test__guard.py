@@ -87,6 +87,17 @@ def test_progress(monkeypatch):
     assert progress.stuck(None, 4) == 0
 
 
+@pytest.mark.parametrize("phase, state", [("creating", "stopped"), ("adopting", "stopped"), ("ready", "out"), (None, "out")])
+def test_a_device_that_is_being_made_is_left_alone(monkeypatch, phase, state):
+    monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"phase": phase})
+    monkeypatch.setattr(_guard_device, "device_of", lambda path, known=None: "/dev/loop0")
+    monkeypatch.setattr(_guard_device, "holder_of", lambda device: "md127")
+    device = {"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16}
+    watch = _guard_device.DeviceWatch(device)
+    watch.look(known=[])
+    assert watch.state == state
+
+
 def test_windows():
     none = {"unsafe": []}
     assert _catalogue.is_safe(none, 1)
