@@ -224,6 +224,15 @@ def host_lock(seconds=120):
         yield
 
 
+def is_locked():
+    """Whether somebody on this host holds host_lock() now."""
+    try:
+        with host_lock(0):
+            return False
+    except Locked:
+        return True
+
+
 # One planned change: verb names it in the code, what is the sentence the user reads, args is what the act needs.
 Step = namedtuple("Step", "verb what args")
 Step.__new__.__defaults__ = ({},)

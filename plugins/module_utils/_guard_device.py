@@ -145,6 +145,11 @@ class DeviceWatch:
         return self.state in ("attached", "recovering")
 
     @property
+    def is_taken_out(self):
+        """Whether a leg that is faulty is so because a run of Ansible or the command takes it out."""
+        return self.state == "faulty" and bool(load_record("devices", self.name).get("leaving"))
+
+    @property
     def is_idle(self):
         """Whether both legs are in and md copies nothing."""
         return self.state == "attached" and read_text(f"/sys/block/{self.array}/md/sync_action") == "idle"
@@ -238,6 +243,6 @@ class DeviceWatch:
         if self.state != "faulty":
             write_text(f"/sys/block/{self.array}/md/dev-{self.remote}/state", "faulty")
         record = load_record("devices", self.name)
-        update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None)
+        update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None, leaving=None)
         keep_listed(self.want)
         remove_remote(self.want, 60)

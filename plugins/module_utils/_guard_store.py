@@ -13,7 +13,7 @@ import threading
 import time
 
 from . import _capacity, _cleaner, _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
-from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, load_record, parse_period
+from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, load_record, parse_period
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._guard_room import RoomWatch
 from ._host_config import is_ours, mirror_of
@@ -126,9 +126,12 @@ class StoreWatch:
         if self.room.look(now, self.disk, [device.remote for device in joined]):
             self.leave(joined, now)
             joined = []
-        broken = [device.name for device in self.devices if device.state == "faulty" and not device.failing and not device.failed]
-        if broken and not self.busy:  # seen by nobody until now, such as while there was no guard
-            self.fail(f"md took the remote leg of {broken[0]} out after an error", now)
+        broken = [device for device in self.devices if device.state == "faulty" and not device.failing and not device.failed]
+        taken = [device for device in broken if device.is_taken_out]
+        if len(broken) > len(taken) and not self.busy:  # seen by nobody until now, such as while there was no guard
+            self.fail(f"md took the remote leg of {next(device.name for device in broken if device not in taken)} out after an error", now)
+        elif taken and not is_locked():  # whoever began that did not live to end it; the store is well
+            self._let_go(taken)
         stuck = self.progress.stuck(self.disk, now)
         committing = now - self.began if self.began is not None else 0.0
         # every glance at a device costs; once a second will do while the disk answers
@@ -164,7 +167,7 @@ class StoreWatch:
             return f"a commit has not ended within {deadline} seconds"
         for device in joined:
             device.look_again()
-            if device.state == "faulty":
+            if device.state == "faulty" and not device.is_taken_out:
                 return f"md took the remote leg of {device.name} out after an error"
             held = device.held_up(now)
             if held > (deadline if device.mode == "sync" else STUCK) and stuck > STUCK:
@@ -205,12 +208,8 @@ class StoreWatch:
 
     def fail(self, why, now):
         """Take all legs on this store out."""
-        first = (self.checkpoint or 0) + 1 if self.checkpoint else None
         hurt = [device for device in self.devices if device.state in ("attached", "recovering", "faulty") and not device.failing]
-        for device in hurt:
-            device.healing, device.failed = False, True
-            device.failing = threading.Thread(target=self._fail_one, args=(device, first), daemon=True)
-            device.failing.start()
+        self._let_go(hurt)
         if not self.room.is_full:  # then the disk is well, and it is nilfs2 that refused
             self.link.abort()
         self.error = None
@@ -221,6 +220,13 @@ class StoreWatch:
             self.problem = why
             self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
+
+    def _let_go(self, devices):
+        first = self.checkpoint + 1 if self.checkpoint else None
+        for device in devices:
+            device.healing, device.failed = False, True
+            device.failing = threading.Thread(target=self._fail_one, args=(device, first), daemon=True)
+            device.failing.start()
 
     def leave(self, joined, now):
         """Take the legs out because the store has no room for what may come next; the volume stays as it is."""

@@ -164,7 +164,7 @@ def begin_attach(want):
     heal = {"kind": kind if header else "full", "dirty_bytes": dirty if header else local.size, "copied_bytes": None, "seconds": None,
             "_before": _sectors_written(remote), "_began": time.time()}
     # before: whoever sees the leg in also sees that its heal is not noted as ended
-    update_record(want, detached=None, heal=heal)
+    update_record(want, detached=None, leaving=None, heal=heal)
     if header:
         try:
             run(["mdadm", f"/dev/{array}", "--re-add", "--write-mostly", remote])
@@ -259,6 +259,7 @@ def remove_remote(want, seconds=60):
 
 def _detach(want, args):
     """Take the remote leg out. What it holds is committed, where that can be done, so that only what changes from now on has to be copied."""
+    update_record(want, leaving=True)  # so that the guard does not take it for an error
     failed = remote_state(want) == "faulty"
     recovering = remote_state(want) == "recovering"
     fail_remote(want)
@@ -270,7 +271,7 @@ def _detach(want, args):
             committed = volume.sync()
     if not committed:
         keep_listed(want)
-    update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None)
+    update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None, leaving=None)
 
 
 def _grow(want, _args):

@@ -98,6 +98,14 @@ def test_a_device_that_is_being_made_is_left_alone(monkeypatch, phase, state):
     assert watch.state == state
 
 
+@pytest.mark.parametrize("leaving, state, taken", [(True, "faulty", True), (None, "faulty", False), (True, "attached", False)])
+def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, taken):
+    monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"leaving": leaving})
+    watch = _guard_device.DeviceWatch({"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16})
+    watch.state = state
+    assert watch.is_taken_out == taken
+
+
 def test_windows():
     none = {"unsafe": []}
     assert _catalogue.is_safe(none, 1)
