@@ -101,7 +101,8 @@ class Drive:
         """What the owner says of itself, to be read when a promise was broken."""
         try:
             return self.owner("cat /proc/mdstat; indestructible status --json | tr -d ' \\n'; echo; cat /run/indestructible/guard.json; echo; "
-                              "journalctl -b -u 'indestructible*' --no-pager -o short-precise | tail -n 12; dmesg | grep -v audit | tail -n 8", check=False)
+                              "systemctl list-jobs --no-pager | head -n 12; journalctl -b -u 'indestructible*' --no-pager -o short-precise | tail -n 12; "
+                              "dmesg | grep -v audit | tail -n 8", check=False)
         except (LabError, subprocess.SubprocessError) as error:
             with open(f"{self.lab.path}/{self.host}/console.log", encoding="utf-8", errors="replace") as file:
                 return f"the owner does not answer: {error}; the end of its console: " + "\n".join(file.read().splitlines()[-40:])
