@@ -89,11 +89,15 @@ class Capacity(Drive):
         """Wait until both legs are out; returns the records that were safe before."""
         safe = self.told()
         end = time.monotonic() + seconds
-        while any(device["state"] != "detached" for device in self.state().values()):
+        while True:
+            told = self.told()  # first: what is acknowledged after the look at the legs may be on the local ones alone
+            states = {device["state"] for device in self.state().values()}
+            if states == {"detached"}:
+                break
+            if states == {"attached"}:
+                safe = told
             if time.monotonic() > end:
                 raise Wrong(f"the legs are still in after {seconds} s")
-            if all(device["state"] == "attached" for device in self.state().values()):
-                safe = self.told()
             time.sleep(0.5)
         return safe
 
