@@ -221,20 +221,17 @@ class StoreWatch:
             self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
 
-    def _let_go(self, devices):
+    def _let_go(self, devices, cleanly=False):
+        """Begin to take legs out; cleanly: nothing has failed, so what they hold is committed."""
         first = self.checkpoint + 1 if self.checkpoint else None
         for device in devices:
-            device.healing, device.failed = False, True
-            device.failing = threading.Thread(target=self._fail_one, args=(device, first), daemon=True)
+            device.healing, device.failed = False, not cleanly
+            device.failing = threading.Thread(target=self._fail_one, args=(device, first, cleanly), daemon=True)
             device.failing.start()
 
     def leave(self, joined, now):
         """Take the legs out because the store has no room for what may come next; the volume stays as it is."""
-        first = self.checkpoint + 1 if self.checkpoint else None
-        for device in joined:
-            device.healing = False
-            device.failing = threading.Thread(target=self._fail_one, args=(device, first, True), daemon=True)
-            device.failing.start()
+        self._let_go(joined, cleanly=True)
         names, free = ", ".join(device.name for device in joined), human_size(self.room.usage.clean * self.room.usage.segment)
         legs, they = (f"leg of {names} is", "it runs") if len(joined) == 1 else (f"legs of {names} are", "they run")
         self.problem = f"it is full but for a reserve of {free}, so the remote {legs} out"
@@ -242,7 +239,7 @@ class StoreWatch:
         self.room.note_out()
         self.say(3, f"store {self.name}: {self.problem}; {they} on from the local one, and its history stays. To have them back: {_capacity.WAY_OUT}")
 
-    def _fail_one(self, device, first, cleanly=False):
+    def _fail_one(self, device, first, cleanly):
         try:
             (device.leave if cleanly else device.fail)(first)
         except Problem as problem:

@@ -259,8 +259,9 @@ def remove_remote(want, seconds=60):
 
 def _detach(want, args):
     """Take the remote leg out. What it holds is committed, where that can be done, so that only what changes from now on has to be copied."""
-    update_record(want, leaving=True)  # so that the guard does not take it for an error
     failed = remote_state(want) == "faulty"
+    if not failed:
+        update_record(want, leaving=True)  # so that the guard does not take it for an error
     recovering = remote_state(want) == "recovering"
     fail_remote(want)
     remove_remote(want)
