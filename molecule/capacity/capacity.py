@@ -85,9 +85,9 @@ class Capacity(Drive):
         """What the kernel said of the store since the mark, that it must not say."""
         return self.owner("dmesg | tac | sed '/capacity-mark/q' | grep -iE 'nilfs|I/O error|no space|critical' | tail -n 3 || true")
 
-    def wait_until_out(self, seconds=180):
-        """Wait until both legs are out; returns the records that were safe before."""
-        safe = known = self.told()
+    def wait_until_out(self, row, seconds=180):
+        """Wait until both legs are out and what they held is committed; returns the records that were safe before."""
+        safe = self.told()
         end = time.monotonic() + seconds
         while True:
             told = self.told()  # first: what is acknowledged after the look at the legs may be on the local ones alone
@@ -95,11 +95,15 @@ class Capacity(Drive):
             if states == {"detached"}:
                 break
             if states == {"attached"}:
-                # async: of the look before, for it may lack what md had yet to pass on when the leg went out (promise 3)
-                safe, known = {"fast": known["fast"], "safe": told["safe"]}, told
+                safe = told
             if time.monotonic() > end:
                 raise Wrong(f"the legs are still in after {seconds} s")
             time.sleep(0.5)
+        # a leg counts as out from the moment in which it takes nothing new; what was under way to it is written and committed after that
+        begun = time.monotonic()
+        record = "/var/lib/indestructible/records/devices/{}.json"
+        self.until(lambda: all(json.loads(self.owner(f"cat {record.format(name)}")).get("clean_detach") for name in NAMES), 60, "the legs to be committed")
+        row["commit_wait"] = round(time.monotonic() - begun, 1)
         return safe
 
     def note_segments(self, row):
@@ -159,7 +163,7 @@ class Capacity(Drive):
         since, row = self.mark(), {"part": f"{first} on fast, {second} on safe"}
         self.start_records(30)
         self.start_fill((first, second))
-        safe = self.wait_until_out()
+        safe = self.wait_until_out(row)
         time.sleep(3)
         self.end_fill(row, (first, second))
         self.look_at_the_end(row, since, safe)
@@ -252,7 +256,7 @@ class Capacity(Drive):
         since, row = self.mark(), {"part": "full, then swapped under load"}
         self.start_records(90)
         self.start_fill(("buffered", "direct"))
-        safe = self.wait_until_out()
+        safe = self.wait_until_out(row)
         time.sleep(3)
         begun = time.monotonic()
         for name in NAMES:
