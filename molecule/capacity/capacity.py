@@ -85,9 +85,11 @@ class Capacity(Drive):
         """What the kernel said of the store since the mark, that it must not say."""
         return self.owner("dmesg | tac | sed '/capacity-mark/q' | grep -iE 'nilfs|I/O error|no space|critical' | tail -n 3 || true")
 
-    def wait_until_out(self, row, seconds=180):
-        """Wait until both legs are out and what they held is committed; returns the records that were safe before."""
-        safe = self.told()
+    def fill_until_out(self, kinds, seconds=180):
+        """Start the writers, and wait until both legs are out and what they held is committed; returns the records that were safe before."""
+        self.until(lambda: all(self.told().values()), 30, "the first records")
+        safe = self.told()  # before the fill: with slow logins it can be over by the first look at the legs
+        self.start_fill(kinds)
         end = time.monotonic() + seconds
         while True:
             told = self.told()  # first: what is acknowledged after the look at the legs may be on the local ones alone
@@ -100,10 +102,8 @@ class Capacity(Drive):
                 raise Wrong(f"the legs are still in after {seconds} s")
             time.sleep(0.5)
         # a leg counts as out from the moment in which it takes nothing new; what was under way to it is written and committed after that
-        begun = time.monotonic()
         record = "/var/lib/indestructible/records/devices/{}.json"
         self.until(lambda: all(json.loads(self.owner(f"cat {record.format(name)}")).get("clean_detach") for name in NAMES), 60, "the legs to be committed")
-        row["commit_wait"] = round(time.monotonic() - begun, 1)
         return safe
 
     def note_segments(self, row):
@@ -162,8 +162,7 @@ class Capacity(Drive):
         """The fastest writers that there are, one a device."""
         since, row = self.mark(), {"part": f"{first} on fast, {second} on safe"}
         self.start_records(30)
-        self.start_fill((first, second))
-        safe = self.wait_until_out(row)
+        safe = self.fill_until_out((first, second))
         time.sleep(3)
         self.end_fill(row, (first, second))
         self.look_at_the_end(row, since, safe)
@@ -255,8 +254,7 @@ class Capacity(Drive):
         """The store is full, and moves to another LUN while the devices are written to."""
         since, row = self.mark(), {"part": "full, then swapped under load"}
         self.start_records(90)
-        self.start_fill(("buffered", "direct"))
-        safe = self.wait_until_out(row)
+        safe = self.fill_until_out(("buffered", "direct"))
         time.sleep(3)
         begun = time.monotonic()
         for name in NAMES:
