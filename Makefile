@@ -53,8 +53,10 @@ quick: venv ## everything that needs no lab: minutes
 lab-test: venv ## the scenarios on real kernels, both Debian releases at once; SCENARIOS="site modules" chooses
 	@tools/lab-test $(SCENARIOS)
 
+# The images of the lab are made meanwhile, so that the lab need not wait for them.
 test: venv ## all the tests
-	@tools/stages $(QUICK) -- lab-test
+	@mkdir -p .build; setsid bash -c 'molecule/lab/image 12; molecule/lab/image 13' >.build/images.log 2>&1 & \
+	trap "kill -- -$$! 2>/dev/null || true" EXIT; tools/stages $(QUICK) -- lab-test
 
 prove: venv ## the long proofs, hours: every scenario with its full counts, on both Debian releases; SCENARIOS="faults recover" chooses
 	@LAB_ROUNDS=$${LAB_ROUNDS:-50} LAB_STEP=1 tools/lab-test $(SCENARIOS)

@@ -18,7 +18,7 @@ from . import _host_config
 from ._core import RUN_DIR, Problem, read_text
 from ._generations import place_of
 from ._guard_store import StoreWatch
-from ._loop import loops
+from ._loop import keep_order, loops
 from ._metrics import metrics
 
 STATE = f"{RUN_DIR}/guard.json"
@@ -56,7 +56,7 @@ class Guard:
         self.stores, self.config, self.started = [], None, False
         self._stop = threading.Event()
         self._looked = self._published = self._measured = 0.0
-        self._told = None
+        self._told = self._ordered = None
 
     def stop(self, *_ignored):
         """End run(), from a signal handler."""
@@ -70,7 +70,7 @@ class Guard:
             now = time.monotonic()
             if _host_config.stamp() != (self.config.stamp if self.config else None):
                 self._load()
-            if now - self._looked >= _LOOK:
+            if now - self._looked >= _LOOK or (now - self._published >= 1 and keep_order() != self._ordered):
                 self._look(now)
             busy = False
             for store in self.stores:
@@ -118,7 +118,7 @@ class Guard:
 
     def _look(self, now):
         """What costs more than a glance: find arrays and loops, and put every leg into its mode."""
-        self._looked = now
+        self._looked, self._ordered = now, keep_order()
         known = loops()
         for store in self.stores:
             store.disk = store.link.disk()
@@ -135,6 +135,8 @@ class Guard:
                         said = device.set_mode()
                         if said:
                             self.say(5, said)
+                        if device.set_limit():
+                            store.doubt(device, now)
                 except Problem as problem:
                     self.say(4, f"device {device.name}: {problem}")
 

@@ -17,8 +17,8 @@ import os
 import time
 
 from ._core import Problem, load_record, read_text, write_text
-from ._loop import loops, set_write_cache
-from ._md import HELD, UNDER_WAY, device_of, holder_of
+from ._loop import keep_order, loops, set_write_cache
+from ._md import HELD, UNDER_WAY, device_of, holder_of, limited
 from ._md_act import keep_listed, remove_remote, update_record
 from ._nilfs import Volume
 
@@ -177,6 +177,14 @@ class DeviceWatch:
         set_write_cache(f"/dev/{self.remote}", "write through" if wanted == "async" else "write back")
         was, self.mode, self.settled = self.mode, wanted, False
         return f"device {self.name}: replication is {wanted} now, and was {was}"
+
+    def set_limit(self):
+        """Let writes be behind as the variables say, or none where loops do not keep their order. Returns True when some may have been overtaken."""
+        path = f"/sys/block/{self.array}/md/bitmap/backlog"
+        limit, was = limited(self.device, keep_order())["write_behind"], int(read_text(path) or 0)
+        if was != limit:
+            write_text(path, str(limit))
+        return bool(was and not limit)
 
     def settle_mode(self):
         """After a commit in `sync` mode the legs are equal again."""

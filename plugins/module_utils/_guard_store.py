@@ -221,6 +221,13 @@ class StoreWatch:
             self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
 
+    def doubt(self, device, now):
+        """Have a leg healed whose writes may have overtaken each other: the bitmap still lists all that was written lately."""
+        self.say(4, f"device {device.name}: the cgroup controller io is in use, so that a loop may carry writes out in another order; from now on writes wait "
+                    "for the remote leg, which is healed first")
+        self._let_go([device])
+        self.next_try = now
+
     def _let_go(self, devices, cleanly=False):
         """Begin to take legs out; cleanly: nothing has failed, so what they hold is committed."""
         first = self.checkpoint + 1 if self.checkpoint else None

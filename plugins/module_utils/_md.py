@@ -13,6 +13,8 @@ The rules that keep it safe:
   kernel forgets dirty chunks in that start, so those of both legs' disks are noted first and set again before the re-add.
 - The bitmap of a device that was guarded is believed only if it was held, that is, forgot nothing by itself; otherwise the legs are compared.
 - Legs are believed to be equal without a comparison only when every byte of both is known to be zero.
+- A write may be behind only where the loop keeps the order of writes. Where it does not, one that was acknowledged could be overtaken by the next
+  one to the same block, and the remote leg would keep the older.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from ._capacity import room_problem
 from ._catalogue import mount_of
 from ._core import Problem, Step, human_size, load_record, read_text
 from ._loop import find as find_loop
-from ._loop import loops
+from ._loop import keep_order, loops
 from ._md_super import FAULTY, HEADER_SIZE, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
 
 CONF_DIR = "/etc/mdadm/mdadm.conf.d"
@@ -129,7 +131,7 @@ def observe(want):
         "dirty_bytes": count_ranges(bitmap.dirty) * bitmap.chunk if bitmap else 0, "max_backlog_used": 0, "recovery_percent": None,
         "last_heal": _heal_of(record), "last_start": record.get("last_start"), "replication": record.get("replication"),
         "_record": record, "_supers": (local_super, remote_super), "_linked": linked, "_activity": activity, "_present": devices,
-        "_strangers": [member for member in members_of(array) if member not in devices],
+        "_strangers": [member for member in members_of(array) if member not in devices], "_ordered": keep_order(),
     }
     if live:
         state.update(
@@ -159,12 +161,17 @@ def public(state):
 
 # -- plan ------------------------------------------------------------------------------------------------------------------
 
+def limited(want, ordered):
+    """want with a write_behind of 0 where loops do not keep the order of writes (bool)."""
+    return want if ordered else dict(want, write_behind=0)
+
+
 def plan(want, state, check_mode=False):
     """Steps (list of Step) from a state to want: dict(name, local, remote, size, write_behind, bitmap_chunk, time_base, state, wait).
 
     Sizes are bytes, times seconds; state is attached, detached, stopped or absent. Raises Problem for what must not be done.
     """
-    name, live = want["name"], state["_activity"] in LIVE
+    name, live, want = want["name"], state["_activity"] in LIVE, limited(want, state["_ordered"])
     if state["_linked"] and state["_linked"] != state["array"]:
         raise Problem(f"{name}: {state['path']} is another array ({state['_linked']}) that does not hold {want['local']}; stop it or choose another name")
     _check_identity(want, state)
@@ -404,6 +411,7 @@ def _plan_end(want, state, live):
 
 def predict(want, state, steps):
     """The state after the steps, as far as it can be known without taking them."""
+    want = limited(want, state["_ordered"])
     after = dict(state, local=dict(state["local"]), remote=dict(state["remote"]), recovery_percent=None)
     verbs = [step.verb for step in steps]
     if "forget" in verbs:

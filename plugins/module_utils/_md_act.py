@@ -17,7 +17,8 @@ import uuid
 from . import _catalogue
 from ._blank import next_data
 from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
-from ._md import CREATION_TIME_BASE, LIVE, PHASE_CREATING, conf_file, device_of, holder_of
+from ._loop import keep_order
+from ._md import CREATION_TIME_BASE, LIVE, PHASE_CREATING, conf_file, device_of, holder_of, limited
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
 
@@ -104,8 +105,9 @@ def _create(want, _args):
     array = _array(want)
     settle(want, array)
     _flag(want)
+    _flag_anew(want)
     wait_until(lambda: not read_super(local).bitmap.dirty, 60, f"the bitmap of {want['name']} to become clean")
-    _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0})
+    _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0, "write_behind": limited(want, keep_order())["write_behind"]})
     _catalogue.begin(want["remote"])
     _remember(want)
 
@@ -128,6 +130,8 @@ def _assemble(want, args):
     array = _array(want)
     wait_until(lambda: read_text(_md(array, "array_state")) in LIVE, 10, f"{array} to run")
     _set(want, {"safe_mode_delay": 0})
+    if args["both"]:
+        _flag_anew(want)
     settle(want, array)
 
 
@@ -173,6 +177,8 @@ def begin_attach(want):
     if heal["kind"] == "full":
         run(["mdadm", f"/dev/{array}", "--add", "--write-mostly", remote])
     _flag(want)
+    if not keep_order():
+        _set(want, {"write_behind": 0})
     update_record(want, started_events=None, heal=heal)
 
 
@@ -293,6 +299,18 @@ def _flag(want, _args=None):
     member = f"{_member(array, device_of(want['remote']))}/state"
     if os.path.exists(member):
         write_text(member, "writemostly")
+
+
+def _flag_anew(want):
+    """Flag the remote leg once more while nothing is written.
+
+    A leg that is write-mostly when the array starts has each write wait for those to the same blocks that are still behind, and on kernels before
+    7.1 (6.12.y has the change) also for those to the blocks next to them, so that whoever appends waits for the LUN. A leg that is flagged
+    later waits for none: its loop keeps the order.
+    """
+    state = f"{_member(_array(want), device_of(want['remote']))}/state"
+    write_text(state, "-writemostly")
+    write_text(state, "writemostly")
 
 
 def _stop(want, args):

@@ -161,7 +161,9 @@ mirrors:
       description: Time base of the bitmap in seconds.
       type: int
     write_behind:
-      description: Writes that may be under way to the remote leg alone.
+      description:
+        - Writes that may be under way to the remote leg alone.
+        - None while the cgroup controller C(io) is in use, because a loop then does not keep the order of writes.
       type: int
     max_backlog_used:
       description: The most that ever were under way since the device was started.

@@ -106,6 +106,19 @@ def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, tak
     assert watch.is_taken_out == taken
 
 
+@pytest.mark.parametrize("was, ordered, now, overtaken", [(1024, True, 1024, False), (0, True, 1024, False), (512, True, 1024, False),
+                                                         (1024, False, 0, True), (0, False, 0, False)])
+def test_writes_are_behind_only_in_order(monkeypatch, tmp_path, was, ordered, now, overtaken):
+    limit = tmp_path / "backlog"
+    limit.write_text(f"{was}\n")
+    monkeypatch.setattr(_guard_device, "keep_order", lambda: ordered)
+    monkeypatch.setattr(_guard_device, "read_text", lambda path: limit.read_text())
+    monkeypatch.setattr(_guard_device, "write_text", lambda path, text: limit.write_text(text))
+    watch = _guard_device.DeviceWatch({"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16, "write_behind": 1024})
+    assert watch.set_limit() == overtaken
+    assert int(limit.read_text()) == now
+
+
 def test_windows():
     none = {"unsafe": []}
     assert _catalogue.is_safe(none, 1)

@@ -12,6 +12,16 @@ from ansible_collections.indestructible.block.plugins.module_utils._core import 
 PATH = "/data/db.img"
 
 
+@pytest.mark.parametrize("controllers, version_1, kept", [("cpu memory pids", False, True), ("cpu io memory", False, False), ("iox", False, True),
+                                                          ("", True, False)])
+def test_block_cgroups_take_the_order_away(monkeypatch, tmp_path, controllers, version_1, kept):
+    (tmp_path / "cgroup.subtree_control").write_text(controllers + "\n")
+    if version_1:
+        (tmp_path / "blkio").mkdir()
+    monkeypatch.setattr(_loop, "_CGROUP", str(tmp_path))
+    assert _loop.keep_order() == kept
+
+
 def want(**more):
     return _loopfile.normalize([dict({"path": PATH, "size": "100M"}, **more)])[0]
 

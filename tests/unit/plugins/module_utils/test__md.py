@@ -121,7 +121,7 @@ class Host:
             "bitmap_chunk": CHUNK if known else 0, "time_base": 30 if known else 0, "write_behind": 1024 if known else 0, "bad_block_log": False,
             "dirty_bytes": 0, "max_backlog_used": 0, "recovery_percent": None, "last_heal": None, "last_start": None, "replication": None,
             "_record": self.record() if known else {}, "_supers": (local, remote), "_linked": None, "_activity": None,
-            "_present": ["/dev/loop-local", "/dev/loop-remote"], "_strangers": [],
+            "_present": ["/dev/loop-local", "/dev/loop-remote"], "_strangers": [], "_ordered": True,
         }
         return self.change(state, more)
 
@@ -387,6 +387,13 @@ def test_a_stopped_device_is_forgotten_once(host):
 def test_settings_change_while_it_runs(host, more):
     assert [(step.verb, step.args) for step in steps_of(host.want(**more), host.live())] == [("set", more)]
     assert verbs(host.want(**more), host.state(local_super(), remote_super())) == ["assemble", "set"]
+
+
+def test_no_write_is_behind_where_loops_do_not_keep_the_order(host):
+    live = host.live(_ordered=False)
+    assert [(step.verb, step.args) for step in steps_of(host.want(), live)] == [("set", {"write_behind": 0})]
+    assert predicted(host, live)["write_behind"] == 0
+    assert verbs(host.want(), dict(live, write_behind=0)) == []
 
 
 def test_the_chunk_of_a_bitmap_is_settled(host):

@@ -28,6 +28,13 @@ def test_the_room_of_a_store_is_shown():
     assert " full " in status_table([], [dict(store, capacity={"full": True, "left_seconds": 0, "warning": None})])
 
 
+def test_a_device_that_cannot_be_behind_is_told():
+    device = {"name": "db", "state": "attached", "replication": "async", "write_behind": 0}
+    assert status_table([device], []).endswith("Device db: its writes wait for the remote leg, because the cgroup controller io is in use")
+    for more in ({"write_behind": 1024}, {"replication": "sync"}, {"state": "detached"}):
+        assert "cgroup" not in status_table([dict(device, **more)], [])
+
+
 def test_an_absent_device_and_an_empty_host_are_shown():
     assert "absent" in status_table([{"name": "db", "state": "absent"}], [])
     assert status_table([], []) == "No devices and no stores on this host."
