@@ -164,6 +164,7 @@ def _open(want, checkpoint):
     run(["mdadm", "--assemble", f"/dev/md/{name}", "--run", _md.device_of(want["remote"])])
     array = _md.holder_of(_md.device_of(want["remote"]))
     wait_until(lambda: read_text(f"/sys/block/{array}/md/array_state") in _md.LIVE, 10, f"{array} to run")
+    _md_act.start_ordered(want)
     _md_act.settle(want, array)
     with Volume(_store_of(want)) as volume:
         _md_act.update_record(want, opened_as_of=checkpoint or volume.last_checkpoint().number)

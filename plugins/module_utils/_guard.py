@@ -15,10 +15,10 @@ import threading
 import time
 
 from . import _host_config
-from ._core import RUN_DIR, Problem, read_text
+from ._core import RUN_DIR, Problem, is_locked, read_text
 from ._generations import place_of
 from ._guard_store import StoreWatch
-from ._loop import keep_order, loops
+from ._loop import keep_order, loops, note_order
 from ._metrics import metrics
 
 STATE = f"{RUN_DIR}/guard.json"
@@ -108,6 +108,8 @@ class Guard:
             self.stores.append(watch)
         for gone in old.values():
             gone.close()
+        for store in self.stores:
+            store.sound = store.sound or before_us.get("stores", {}).get(store.name, {}).get("checkpoint")
         self._look(time.monotonic())
         if not self.started:
             self.started = True
@@ -118,10 +120,12 @@ class Guard:
 
     def _look(self, now):
         """What costs more than a glance: find arrays and loops, and put every leg into its mode."""
-        self._looked, self._ordered = now, keep_order()
+        self._looked, self._ordered = now, note_order()
         known = loops()
         for store in self.stores:
             store.disk = store.link.disk()
+            if self._ordered:
+                store.sound = store.checkpoint or store.sound
             for device in store.devices:
                 if device.failing:
                     continue
@@ -135,7 +139,7 @@ class Guard:
                         said = device.set_mode()
                         if said:
                             self.say(5, said)
-                        if device.set_limit():
+                        if device.may_overtake() and not is_locked():
                             store.doubt(device, now)
                 except Problem as problem:
                     self.say(4, f"device {device.name}: {problem}")

@@ -18,7 +18,7 @@ import time
 
 from ._core import Problem, load_record, read_text, write_text
 from ._loop import keep_order, loops, set_write_cache
-from ._md import HELD, UNDER_WAY, device_of, holder_of, limited
+from ._md import HELD, UNDER_WAY, device_of, holder_of
 from ._md_act import keep_listed, remove_remote, update_record
 from ._nilfs import Volume
 
@@ -178,13 +178,9 @@ class DeviceWatch:
         was, self.mode, self.settled = self.mode, wanted, False
         return f"device {self.name}: replication is {wanted} now, and was {was}"
 
-    def set_limit(self):
-        """Let writes be behind as the variables say, or none where loops do not keep their order. Returns True when some may have been overtaken."""
-        path = f"/sys/block/{self.array}/md/bitmap/backlog"
-        limit, was = limited(self.device, keep_order())["write_behind"], int(read_text(path) or 0)
-        if was != limit:
-            write_text(path, str(limit))
-        return bool(was and not limit)
+    def may_overtake(self):
+        """Whether writes are behind in a loop that does not keep their order. To forbid that waits for the leg, so it is left to whoever attaches one."""
+        return not keep_order() and self.has_local and (read_text(f"/sys/block/{self.array}/md/bitmap/backlog") or "0").strip() != "0"
 
     def settle_mode(self):
         """After a commit in `sync` mode the legs are equal again."""
@@ -204,7 +200,8 @@ class DeviceWatch:
         gate.remote(now, stat[4], stat[8])
         if committed is not None:
             gate.committed(committed)
-        if gate.due(now) and not load_record("devices", self.name).get("hold"):  # a new leg is being filled: nothing may be forgotten (_swap)
+        # while a new leg is being filled nothing may be forgotten (_swap), nor what has yet to be healed
+        if gate.due(now) and not load_record("devices", self.name).get("hold") and not self.may_overtake():
             done = self._pass()
             gate.passed(time.monotonic(), *done)
 
@@ -240,9 +237,14 @@ class DeviceWatch:
             update_record(self.want, unsafe_from=record.get("unsafe_from") or unsafe_from, clean_detach=None)
             raise
 
+    @property
+    def has_local(self):
+        """Whether the local leg is whole."""
+        return "in_sync" in (read_text(f"/sys/block/{self.array}/md/dev-{self.local}/state") or "").split(",")
+
     def need_local(self):
         """Raise Problem unless the local leg is whole: without it the remote one is the last, and is never taken out."""
-        if "in_sync" not in (read_text(f"/sys/block/{self.array}/md/dev-{self.local}/state") or "").split(","):
+        if not self.has_local:
             raise Problem("its local leg is not whole, so the remote one stays in")
 
     def fail(self, unsafe_from):

@@ -52,6 +52,7 @@ class StoreWatch:
         self.problem = None  # what keeps the legs out, a sentence
         self.pause, self.next_try, self.joined = 0, 0.0, None
         self.busy = self.ending = None  # the threads that bring legs back, and that note the end of a heal
+        self.sound = None  # the newest checkpoint (int) of a time in which loops kept the order of writes
         self.even = None  # since when (monotonic) the LUN may lack something
         # of the commit: when the one under way began, when the last good one began (monotonic), its checkpoint, duration, wall time
         self.began = self.good = self.checkpoint = self.took = self.wall = None
@@ -223,14 +224,14 @@ class StoreWatch:
 
     def doubt(self, device, now):
         """Have a leg healed whose writes may have overtaken each other: the bitmap still lists all that was written lately."""
-        self.say(4, f"device {device.name}: the cgroup controller io is in use, so that a loop may carry writes out in another order; from now on writes wait "
-                    "for the remote leg, which is healed first")
-        self._let_go([device])
+        self.say(4, f"device {device.name}: the cgroup controller io is in use, so that a loop may carry writes out in another order; its remote leg is taken "
+                    "out and healed, and each write waits for it from then on")
+        self._let_go([device], first=self.sound + 1 if self.sound else None)
         self.next_try = now
 
-    def _let_go(self, devices, cleanly=False):
-        """Begin to take legs out; cleanly: nothing has failed, so what they hold is committed."""
-        first = self.checkpoint + 1 if self.checkpoint else None
+    def _let_go(self, devices, cleanly=False, first=None):
+        """Begin to take legs out; cleanly: nothing has failed, so what they hold is committed. first: the checkpoint from which on it is not whole."""
+        first = first or (self.checkpoint + 1 if self.checkpoint else None)
         for device in devices:
             device.healing, device.failed = False, not cleanly
             device.failing = threading.Thread(target=self._fail_one, args=(device, first, cleanly), daemon=True)

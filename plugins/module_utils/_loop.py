@@ -20,7 +20,7 @@ import stat
 import struct
 from collections import namedtuple
 
-from ._core import Problem, read_text, wait_until, write_text
+from ._core import RUN_DIR, Problem, read_text, wait_until, write_text
 from ._blockdev import find_holder, openers_of
 
 CLR_FD, SET_STATUS64, GET_STATUS64, SET_CAPACITY, SET_DIRECT_IO, CONFIGURE = 0x4C01, 0x4C04, 0x4C05, 0x4C07, 0x4C08, 0x4C0A
@@ -35,6 +35,7 @@ _CONFIG = struct.Struct("=2I232s64x")
 WRITE_CACHE = ("write back", "write through")
 
 _CGROUP = "/sys/fs/cgroup"
+_UNORDERED = f"{RUN_DIR}/unordered"  # there once the controller io was seen in use: it may come and go, and what it left in queues may not be over
 
 # One loop in use: device path, backing (the path as the kernel shows it), file (device number, inode), offset and sizelimit
 # in bytes (0: none), read_only, direct_io and autoclear bool, write_cache str, size in bytes.
@@ -53,9 +54,19 @@ def keep_order():
     """Whether loops carry out all that they are told in the order in which they are told.
 
     A loop has a queue of its own for each block cgroup, and the queues do not wait for each other. Without the controller `io` (`blkio` of
-    version 1) all belong to the one root group.
+    version 1) all belong to the one root group. Once seen in use it counts until the next boot (note_order).
     """
-    return "io" not in (read_text(f"{_CGROUP}/cgroup.subtree_control") or "").split() and not os.path.isdir(f"{_CGROUP}/blkio")
+    return not os.path.exists(_UNORDERED) and "io" not in (read_text(f"{_CGROUP}/cgroup.subtree_control") or "").split() and not os.path.isdir(f"{_CGROUP}/blkio")
+
+
+def note_order():
+    """Whether loops keep the order, as keep_order() tells; that they do not is noted for the time until the next boot."""
+    ordered = keep_order()
+    if not ordered and not os.path.exists(_UNORDERED):
+        os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
+        with open(_UNORDERED, "w", encoding="utf-8"):
+            pass
+    return ordered
 
 
 def backing_of(device):

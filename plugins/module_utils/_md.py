@@ -356,7 +356,12 @@ def _plan_live(want, state, check_mode):
     steps = []
     if state["remote"]["state"] == "faulty" or (want["state"] == "detached" and state["remote"]["state"] in ("in sync", "recovering")):
         steps.append(Step("detach", f"take the remote leg {want['remote']} out of {name}", {"by_wish": want["state"] == "detached"}))
-    if want["state"] == "attached" and state["state"] == "detached":
+    doubted = want["state"] == "attached" and state["remote"]["state"] in ("in sync", "recovering") and state["write_behind"] > want["write_behind"] == 0
+    if doubted:
+        steps.append(Step("detach", f"take the remote leg {want['remote']} of {name} out, because writes may have overtaken each other on their way to it",
+                          {"doubt": True}))
+        state = dict(state, write_behind=0)
+    if want["state"] == "attached" and (doubted or state["state"] == "detached"):
         if not state["remote"]["device"]:
             raise Problem(f"{name}: the remote leg {want['remote']} is not there (no file, or no loop device over it); the device runs from its local leg")
         steps.append(_attach_step(want, state, check_mode))

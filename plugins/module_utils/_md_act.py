@@ -17,8 +17,8 @@ import uuid
 from . import _catalogue
 from ._blank import next_data
 from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
-from ._loop import keep_order
-from ._md import CREATION_TIME_BASE, LIVE, PHASE_CREATING, conf_file, device_of, holder_of, limited
+from ._loop import note_order
+from ._md import CREATION_TIME_BASE, HELD, LIVE, PHASE_CREATING, conf_file, device_of, holder_of
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
 
@@ -105,9 +105,9 @@ def _create(want, _args):
     array = _array(want)
     settle(want, array)
     _flag(want)
-    _flag_anew(want)
+    start_ordered(want)
     wait_until(lambda: not read_super(local).bitmap.dirty, 60, f"the bitmap of {want['name']} to become clean")
-    _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0, "write_behind": limited(want, keep_order())["write_behind"]})
+    _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0})
     _catalogue.begin(want["remote"])
     _remember(want)
 
@@ -131,7 +131,7 @@ def _assemble(want, args):
     wait_until(lambda: read_text(_md(array, "array_state")) in LIVE, 10, f"{array} to run")
     _set(want, {"safe_mode_delay": 0})
     if args["both"]:
-        _flag_anew(want)
+        start_ordered(want)
     settle(want, array)
 
 
@@ -169,6 +169,7 @@ def begin_attach(want):
             "_before": _sectors_written(remote), "_began": time.time()}
     # before: whoever sees the leg in also sees that its heal is not noted as ended
     update_record(want, detached=None, leaving=None, heal=heal)
+    _limit_alone(want)
     if header:
         try:
             run(["mdadm", f"/dev/{array}", "--re-add", "--write-mostly", remote])
@@ -177,8 +178,6 @@ def begin_attach(want):
     if heal["kind"] == "full":
         run(["mdadm", f"/dev/{array}", "--add", "--write-mostly", remote])
     _flag(want)
-    if not keep_order():
-        _set(want, {"write_behind": 0})
     update_record(want, started_events=None, heal=heal)
 
 
@@ -264,7 +263,11 @@ def remove_remote(want, seconds=60):
 
 
 def _detach(want, args):
-    """Take the remote leg out. What it holds is committed, where that can be done, so that only what changes from now on has to be copied."""
+    """Take the remote leg out. What it holds is committed, where that can be done, so that only what changes from now on has to be copied.
+
+    With doubt in args all that the bitmap lists is copied to it later; all of it is compared if the bitmap was free to forget.
+    """
+    more = {"compare": True} if args.get("doubt") and float(read_text(_md(_array(want), "bitmap/time_base"))) < HELD else {}
     failed = remote_state(want) == "faulty"
     if not failed:
         update_record(want, leaving=True)  # so that the guard does not take it for an error
@@ -273,12 +276,12 @@ def _detach(want, args):
     remove_remote(want)
     point = _catalogue.volume_of(want["remote"])
     committed = None
-    if point and not failed and not recovering:
+    if point and not failed and not recovering and not args.get("doubt"):
         with Volume(point) as volume:
             committed = volume.sync()
     if not committed:
         keep_listed(want)
-    update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None, leaving=None)
+    update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None, leaving=None, **more)
 
 
 def _grow(want, _args):
@@ -301,8 +304,8 @@ def _flag(want, _args=None):
         write_text(member, "writemostly")
 
 
-def _flag_anew(want):
-    """Flag the remote leg once more while nothing is written.
+def start_ordered(want):
+    """Flag the remote leg of an array that was just started once more, while nothing is written, and let no write be behind if loops keep no order.
 
     A leg that is write-mostly when the array starts has each write wait for those to the same blocks that are still behind, and on kernels before
     7.1 (6.12.y has the change) also for those to the blocks next to them, so that whoever appends waits for the LUN. A leg that is flagged
@@ -311,6 +314,21 @@ def _flag_anew(want):
     state = f"{_member(_array(want), device_of(want['remote']))}/state"
     write_text(state, "-writemostly")
     write_text(state, "writemostly")
+    if not note_order():
+        _set(want, {"write_behind": 0})
+
+
+def _limit_alone(want):
+    """Let no write be behind from the first moment on in which a remote leg is in, if loops keep no order; the local leg is alone."""
+    array = _array(want)
+    if note_order() or not int(read_text(_md(array, _SETTINGS["write_behind"]))):
+        return
+    state = f"{_member(array, device_of(want['local']))}/state"
+    write_text(state, "writemostly")  # md takes the limit only while it has such a leg
+    try:
+        _set(want, {"write_behind": 0})
+    finally:
+        write_text(state, "-writemostly")
 
 
 def _stop(want, args):

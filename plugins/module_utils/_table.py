@@ -35,7 +35,7 @@ def status_table(devices, stores, recoveries=()):
     problems = [f"{noun} {thing.get('name')}: {thing['problem']}" for noun, things in (("Device", devices), ("Store", stores), ("Recovery", recoveries))
                 for thing in things if thing.get("problem")]
     problems += [f"Device {device.get('name')}: its writes wait for the remote leg, because the cgroup controller io is in use" for device in devices
-                 if device.get("write_behind") == 0 and device.get("replication") == "async" and device.get("state") in ("attached", "recovering")]
+                 if device.get("write_behind") == 0 and device.get("state") in ("attached", "recovering")]
     problems += [f"Store {store.get('name')}: {store['capacity']['warning']}" for store in stores if (store.get("capacity") or {}).get("warning")]
     if problems:
         parts.append("\n".join(problems))

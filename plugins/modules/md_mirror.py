@@ -70,6 +70,7 @@ options:
         description:
           - Writes that may be under way to the remote leg alone; beyond, a write waits for the remote leg.
           - It is changed while the remote leg is in, or else when it comes back.
+          - While the cgroup controller C(io) is in use no write is, because a loop then does not keep the order of writes.
         type: int
         default: 1024
       bitmap_chunk:

@@ -106,17 +106,13 @@ def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, tak
     assert watch.is_taken_out == taken
 
 
-@pytest.mark.parametrize("was, ordered, now, overtaken", [(1024, True, 1024, False), (0, True, 1024, False), (512, True, 1024, False),
-                                                         (1024, False, 0, True), (0, False, 0, False)])
-def test_writes_are_behind_only_in_order(monkeypatch, tmp_path, was, ordered, now, overtaken):
-    limit = tmp_path / "backlog"
-    limit.write_text(f"{was}\n")
+@pytest.mark.parametrize("limit, ordered, local, overtaken", [("1024", True, "in_sync", False), ("1024", False, "in_sync", True), ("0", False, "in_sync", False),
+                                                             ("1024", False, "faulty", False), (None, False, "in_sync", False)])
+def test_writes_may_be_overtaken(monkeypatch, limit, ordered, local, overtaken):
     monkeypatch.setattr(_guard_device, "keep_order", lambda: ordered)
-    monkeypatch.setattr(_guard_device, "read_text", lambda path: limit.read_text())
-    monkeypatch.setattr(_guard_device, "write_text", lambda path, text: limit.write_text(text))
-    watch = _guard_device.DeviceWatch({"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16, "write_behind": 1024})
-    assert watch.set_limit() == overtaken
-    assert int(limit.read_text()) == now
+    monkeypatch.setattr(_guard_device, "read_text", lambda path: limit if path.endswith("backlog") else local)
+    watch = _guard_device.DeviceWatch({"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16})
+    assert watch.may_overtake() == overtaken
 
 
 def test_windows():

@@ -19,7 +19,11 @@ def test_block_cgroups_take_the_order_away(monkeypatch, tmp_path, controllers, v
     if version_1:
         (tmp_path / "blkio").mkdir()
     monkeypatch.setattr(_loop, "_CGROUP", str(tmp_path))
-    assert _loop.keep_order() == kept
+    monkeypatch.setattr(_loop, "_UNORDERED", str(tmp_path / "unordered"))
+    assert _loop.keep_order() == _loop.note_order() == kept
+    (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
+    if not version_1:
+        assert _loop.keep_order() == kept, "once in use it counts as in use"
 
 
 def want(**more):

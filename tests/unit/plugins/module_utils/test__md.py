@@ -391,7 +391,8 @@ def test_settings_change_while_it_runs(host, more):
 
 def test_no_write_is_behind_where_loops_do_not_keep_the_order(host):
     live = host.live(_ordered=False)
-    assert [(step.verb, step.args) for step in steps_of(host.want(), live)] == [("set", {"write_behind": 0})]
+    assert [(step.verb, step.args) for step in steps_of(host.want(), live)] == [("detach", {"doubt": True}), ("attach", {})]
+    assert verbs(host.want(), host.live("outside", _ordered=False)) == ["attach", "set"]
     assert predicted(host, live)["write_behind"] == 0
     assert verbs(host.want(), dict(live, write_behind=0)) == []
 

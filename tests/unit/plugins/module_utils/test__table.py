@@ -31,7 +31,7 @@ def test_the_room_of_a_store_is_shown():
 def test_a_device_that_cannot_be_behind_is_told():
     device = {"name": "db", "state": "attached", "replication": "async", "write_behind": 0}
     assert status_table([device], []).endswith("Device db: its writes wait for the remote leg, because the cgroup controller io is in use")
-    for more in ({"write_behind": 1024}, {"replication": "sync"}, {"state": "detached"}):
+    for more in ({"write_behind": 1024}, {"state": "detached"}):
         assert "cgroup" not in status_table([dict(device, **more)], [])
 
 
