@@ -56,7 +56,8 @@ def keep_order():
     A loop has a queue of its own for each block cgroup, and the queues do not wait for each other. Without the controller `io` (`blkio` of
     version 1) all belong to the one root group. Once seen in use it counts until the next boot (note_order).
     """
-    return not os.path.exists(_UNORDERED) and "io" not in (read_text(f"{_CGROUP}/cgroup.subtree_control") or "").split() and not os.path.isdir(f"{_CGROUP}/blkio")
+    in_use = "io" in (read_text(f"{_CGROUP}/cgroup.subtree_control") or "").split() or os.path.isdir(f"{_CGROUP}/blkio")
+    return not in_use and not os.path.exists(_UNORDERED)
 
 
 def note_order():

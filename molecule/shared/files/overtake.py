@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the indestructible.block authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rewrite blocks at once from another block cgroup, and tell how many of them are not the same on both legs.

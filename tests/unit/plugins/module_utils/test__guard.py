@@ -106,8 +106,9 @@ def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, tak
     assert watch.is_taken_out == taken
 
 
-@pytest.mark.parametrize("limit, ordered, local, overtaken", [("1024", True, "in_sync", False), ("1024", False, "in_sync", True), ("0", False, "in_sync", False),
-                                                             ("1024", False, "faulty", False), (None, False, "in_sync", False)])
+@pytest.mark.parametrize("limit, ordered, local, overtaken", [
+    ("1024", True, "in_sync", False), ("1024", False, "in_sync", True), ("0", False, "in_sync", False), ("1024", False, "faulty", False),
+    (None, False, "in_sync", False)])
 def test_writes_may_be_overtaken(monkeypatch, limit, ordered, local, overtaken):
     monkeypatch.setattr(_guard_device, "keep_order", lambda: ordered)
     monkeypatch.setattr(_guard_device, "read_text", lambda path: limit if path.endswith("backlog") else local)
