@@ -121,23 +121,20 @@ class Faults(Drive):
         self._overtake(0)
         self.owner("systemctl stop indestructible-guard")  # which would not let writes be behind
         self.owner("echo +io >/sys/fs/cgroup/cgroup.subtree_control")
-        if not self._overtake(30, 20):
+        if not self._overtake(50):
             raise Wrong("nothing was overtaken with writes behind, so that this shows nothing")
         self.owner("systemctl start indestructible-guard")
         self.until(lambda: set(self.owner("cat /sys/block/md*/md/bitmap/backlog").split()) == {"0"} and self.is_healed(), 60,
                    "the guard to have writes wait for the remote leg, and to heal both")
-        wrong = self._overtake(30, 20)
+        wrong = self._overtake(50)
         if wrong:
             raise Wrong(f"{wrong} blocks differ although no write is behind")
 
-    def _overtake(self, count, delay=0):
-        """How many of count blocks of fast are not the same on both legs after they were rewritten from another cgroup; delay in ms."""
-        self.lab.delay("owner1", delay)
-        try:
-            return int(self.owner("python3 /root/overtake.py /srv/fast/overtake /var/lib/indestructible/fast.img "
-                                  f"/var/lib/indestructible/stores/vault1/fast.img {count}"))
-        finally:
-            self.lab.delay("owner1", 0)
+    def _overtake(self, count):
+        """How many of count blocks of fast are not the same on both legs after another cgroup rewrote them while the store stood still."""
+        store = "/var/lib/indestructible/stores/vault1"
+        still = f"fsfreeze -f {store}; (sleep 3; fsfreeze -u {store}) & " if count else ""
+        return int(self.owner(f"{still}python3 /root/overtake.py /srv/fast/overtake /var/lib/indestructible/fast.img {store}/fast.img {count}"))
 
     def owner_reboot(self):
         """owner: reboot"""

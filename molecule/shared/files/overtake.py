@@ -81,7 +81,7 @@ def main():
     path, local, remote, count = sys.argv[1:]
     rewrite(path, int(count))
     os.sync()
-    time.sleep(2)  # what is behind arrives
+    time.sleep(5)  # what is behind arrives
     one, other = blocks(local), blocks(remote)
     if list(one.values()) != [NEW] * int(count):
         sys.exit(f"the local leg has {len(one)} blocks, {list(one.values()).count(OLD)} of them old")
