@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 
-from . import _generations, _host_config, _lifecycle, _point, _points, _recovery, _rollback, _swap
+from . import _generations, _host_config, _leg, _lifecycle, _md, _point, _points, _recovery, _rollback, _swap
 from ._core import Problem, converge, converge_alone, host_lock, human_size, list_records, parse_size, run
 from ._guard import Guard
 from ._table import generations_table, points_table, status_table
@@ -115,6 +115,21 @@ def _progress(done, size, written, what=""):
     sys.stderr.flush()
 
 
+def _set_leg(args):
+    devices = _host_config.load().devices
+    if args.device not in devices:
+        raise Problem(f"no device {args.device!r} on this host; there are: {', '.join(sorted(devices)) or 'none'}")
+    with host_lock():
+        result = {"detach": _leg.take_out, "attach": _leg.bring}[args.verb](devices[args.device])
+    state = _md.public(result["after"][0])
+    lines = [f"Done: {what}." for what in result["actions"]] or ["Nothing to do."]
+    if args.verb == "detach":
+        lines.append(f"{args.device} runs on from its local leg. Bring the other one back: indestructible attach {args.device}")
+    elif result["changed"]:
+        lines.append("What changed meanwhile is copied now; indestructible status shows how far it is.")
+    return _tell(args, dict(state, changed=result["changed"], actions=result["actions"]), "\n".join(lines))
+
+
 def _swap_store(args):
     config = _host_config.load()
     want = _swap.normalize({"store": args.store, "place": {key: getattr(args, key) for key in _generations.PLACE_KEYS}, "undo": args.undo,
@@ -171,6 +186,10 @@ def _leave(_args):
 def _safe(_args):
     _lifecycle.make_safe(_host_config.load(), say)
     return 0
+
+
+def _add_device(one):
+    one.add_argument("device", help="name of a device")
 
 
 def _add_points(one):
@@ -246,6 +265,8 @@ VERBS = {
     "recover": (_recover, "open a device as it was, beside the device in use", _add_recover),
     "release": (_release, "close a recovery and everything that it opened", _add_release),
     "rollback": (_roll_back, "put a device itself back to a past point", lambda one: _add_when(one, False)),
+    "detach": (_set_leg, "take the remote leg of a device out, and leave it out", _add_device),
+    "attach": (_set_leg, "bring the remote leg of a device back; only what changed is copied", _add_device),
     "swap": (_swap_store, "move a store to a blank LUN; the old one is kept as history", _add_swap),
     "generations": (_list_generations, "list the LUNs that a store has had, and attach, detach or forget one", _add_generations),
     "guard": (_guard, "watch the stores and heal the devices (the service indestructible-guard)", None),

@@ -12,11 +12,11 @@ import os
 import threading
 import time
 
-from . import _capacity, _cleaner, _loopfile, _md, _md_act, _nilfs_volume, _owner, _swap
+from . import _capacity, _cleaner, _leg, _md_act, _nilfs_volume, _owner, _swap
 from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, load_record, parse_period
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._guard_room import RoomWatch
-from ._host_config import is_ours, mirror_of
+from ._host_config import is_ours
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._loop import loops
@@ -372,16 +372,7 @@ class StoreWatch:
 
     def _bring_leg(self, device):
         """Attach the remote leg of a device and put it into its mode."""
-        if not os.path.exists(device.device["remote"]):
-            raise Problem(f"the remote leg {device.device['remote']} does not exist; run the playbook indestructible.block.site for this host")
-        files = _loopfile.normalize([{"path": device.device["remote"], "write_cache": "keep"}])
-        converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
-        want = mirror_of(device.device)
-        state = _md.observe(want)
-        want["size"] = state["size"]  # growing is for the playbook
-        if state["state"] == "stopped":
-            raise Problem(f"device {device.name} does not run")
-        converge([want], _md.observe, _md.plan, _md_act.perform, _md.predict)
+        _leg.bring(device.device)
         device.look()
         device.healing = device.is_in
         self.say(5, f"device {device.name}: its remote leg is back and takes what changed meanwhile")
