@@ -223,7 +223,7 @@ class StoreWatch:
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
 
     def doubt(self, device, now):
-        """Have a leg healed whose writes may have overtaken each other: the bitmap still lists all that was written lately."""
+        """Have a leg healed whose writes may have overtaken each other: the bitmap still lists all that was written since the commits before."""
         self.say(4, f"device {device.name}: the cgroup controller io is in use, so that a loop may carry writes out in another order; its remote leg is taken "
                     "out and healed, and each write waits for it from then on")
         self._let_go([device], first=self.sound + 1 if self.sound else None)
