@@ -36,6 +36,9 @@ def status_table(devices, stores, recoveries=()):
                 for thing in things if thing.get("problem")]
     problems += [f"Device {device.get('name')}: its writes wait for the remote leg, because the cgroup controller io is in use" for device in devices
                  if device.get("write_behind") == 0 and device.get("state") in ("attached", "recovering")]
+    problems += [f"Device {device.get('name')}: its remote leg takes {device['queue_depth']} requests at once, so no more than that can be behind, not "
+                 f"{device['write_behind']}; it is so until the next boot, or until the kernel's command line has loop.hw_queue_depth=2048"
+                 for device in devices if (device.get("write_behind") or 0) > (device.get("queue_depth") or float("inf"))]
     problems += [f"Store {store.get('name')}: {store['capacity']['warning']}" for store in stores if (store.get("capacity") or {}).get("warning")]
     if problems:
         parts.append("\n".join(problems))

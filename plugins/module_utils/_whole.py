@@ -43,7 +43,7 @@ def _guarded():
 def _device(name, guarded):
     record = load_record("devices", name)
     want = {"name": name, "local": record.get("local", ""), "remote": record.get("remote", "")}
-    more = {"filesystem": None, "mount": None, "store": None, "problem": None, "lag_seconds": None}
+    more = {"filesystem": None, "mount": None, "store": None, "problem": None, "lag_seconds": None, "queue_depth": None}
     try:
         state = _md.public(_md.observe(want))
         if state["array"]:
@@ -62,6 +62,8 @@ def _device(name, guarded):
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
     if state["state"] in ("attached", "recovering"):
         more["lag_seconds"] = guarded.get(more["store"], {}).get("lag_seconds")
+        depth = read_text(f"/sys/block/{os.path.basename(state['remote']['device'])}/queue/nr_requests")
+        more["queue_depth"] = int(depth) if depth else None
     return dict(state, **more)
 
 

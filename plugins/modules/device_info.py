@@ -48,7 +48,7 @@ devices:
   description:
     - The devices, by name, as RV(indestructible.block.md_mirror#module:mirrors) has them. In addition C(filesystem), C(mount) (where it is mounted
       now), C(store) (the store of its remote leg),
-      C(lag_seconds) (how far the LUN is behind, as the guard knows it) and C(problem).
+      C(lag_seconds) (how far the LUN is behind, as the guard knows it), C(queue_depth) (requests that the remote leg takes at once) and C(problem).
   returned: success
   type: list
   elements: dict

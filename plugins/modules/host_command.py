@@ -163,7 +163,8 @@ def main():
         module.fail_json(msg=str(error), **result)
     except OSError as error:
         module.fail_json(msg=f"cannot install {path}: {error.strerror}", **result)
-    module.exit_json(changed=bool(result["changed_files"]), **dict(result, checksum=result["diff"]["after"][command]))
+    result["checksum"] = result["diff"]["after"][command]
+    module.exit_json(changed=bool(result["changed_files"]), **result)
 
 
 if __name__ == "__main__":

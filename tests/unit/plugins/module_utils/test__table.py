@@ -35,6 +35,13 @@ def test_a_device_that_cannot_be_behind_is_told():
         assert "cgroup" not in status_table([dict(device, **more)], [])
 
 
+def test_a_remote_leg_that_takes_too_little_is_told():
+    device = {"name": "db", "state": "attached", "replication": "async", "write_behind": 1024, "queue_depth": 128}
+    assert "Device db: its remote leg takes 128 requests at once, so no more than that can be behind, not 1024" in status_table([device], [])
+    for more in ({"queue_depth": 2048}, {"queue_depth": None}, {"write_behind": 0}):
+        assert "at once" not in status_table([dict(device, **more)], [])
+
+
 def test_an_absent_device_and_an_empty_host_are_shown():
     assert "absent" in status_table([{"name": "db", "state": "absent"}], [])
     assert status_table([], []) == "No devices and no stores on this host."
