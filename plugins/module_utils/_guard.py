@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 
@@ -40,6 +41,15 @@ def notify(text):
             pass  # without an answer systemd starts the guard again
 
 
+def _program():
+    """What changes when this very program is replaced; None when it is gone."""
+    try:
+        about = os.stat(sys.argv[0])
+    except OSError:
+        return None
+    return (about.st_ino, about.st_mtime_ns)
+
+
 def _told():
     """What the guard before this one told last (dict), in this boot; empty when there was none."""
     try:
@@ -57,13 +67,14 @@ class Guard:
         self._stop = threading.Event()
         self._looked = self._published = self._measured = 0.0
         self._told = self._ordered = None
+        self._program = _program()
 
     def stop(self, *_ignored):
         """End run(), from a signal handler."""
         self._stop.set()
 
     def run(self):
-        """Watch until stop()."""
+        """Watch until stop(), or until the program is replaced, for the run that replaced it may not live to start the guard anew; systemd does."""
         self._load()
         notify("READY=1")
         while not self._stop.is_set():
@@ -79,6 +90,9 @@ class Guard:
                 self._published = now
                 self._publish(now)
                 notify("WATCHDOG=1")
+                if _program() not in (None, self._program):
+                    self.say(5, "the command was replaced, so the guard starts anew")
+                    break
             self._stop.wait(_BUSY_TICK if busy else _TICK)
         for store in self.stores:
             store.room.end()
