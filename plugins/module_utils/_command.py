@@ -295,7 +295,12 @@ def main(arguments=None):
         if options:
             options(one)
             one.add_argument("--json", action="store_true", help="as JSON, for programs")
-    args = parser.parse_args(arguments)
+    args, rest = parser.parse_known_args(arguments)
+    # before Python 3.12 a WHEN behind the options is left over, because its place before them was empty
+    if rest and not any(word.startswith("-") for word in rest) and getattr(args, "as_of", None) == []:
+        args.as_of, rest = rest, []
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return VERBS[args.verb][0](args)
     except Problem as problem:

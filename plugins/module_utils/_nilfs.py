@@ -40,8 +40,8 @@ _CPINFO = struct.Struct("<IIQQQQQQ")
 # The super block. label str; uuid str as blkid writes it; sizes in bytes; reserved in percent; times in seconds.
 Super = namedtuple("Super", "label uuid block_size segments segment_size size reserved last_checkpoint free made written state")
 
-# A checkpoint: number int, time int (seconds), snapshot bool, minor bool (no super root: cannot be mounted after a crash
-# before it), blocks int, added int (blocks that were written for it).
+# A checkpoint: number int, time int (seconds), snapshot bool, minor bool (no file but the volume's own
+# changed since the one before, NILFS_SC_HAVE_DELTA in segment.h of the kernel), blocks int, added int (blocks that were written for it).
 Checkpoint = namedtuple("Checkpoint", "number time snapshot minor blocks added")
 
 Usage = namedtuple("Usage", "segments clean dirty")

@@ -21,7 +21,7 @@ from ._md import device_of
 from ._guard_device import numbers
 from ._mount import mounts_of
 from ._nilfs import Volume
-from ._points import PERIODS, catalogue_of, choose, device_named, retained
+from ._points import PERIODS, catalogue_of, choose, device_named, newest_full, retained
 from ._when import NAME, iso, parse_wish
 
 _DRAIN = 60  # seconds for what was written to reach the store
@@ -126,11 +126,10 @@ def make(device, name, note=None, quiesce=None, before=(), after=(), limit=30):
                 os.fsync(file.fileno())
         drain(device)
         with Volume(device.point) as volume:
-            number = volume.sync()
-            made = volume.checkpoints(number, 1)[0]
+            made = newest_full(volume, volume.sync())
     refuse_out(device)
-    keep(device, name, number, made.time, note)
-    return number
+    keep(device, name, made.number, made.time, note)
+    return made.number
 
 
 def drain(device):

@@ -70,3 +70,11 @@ def test_windows_are_forgotten_with_the_history_around_them():
                {"first": 700, "last": None, "why": "c", "good": 699}]
     assert _cleaner.without_old(dict(CATALOGUE, unsafe=windows), [9, 599], 500)["unsafe"] == [dict(windows[1], good=None), windows[2]]
     assert _cleaner.without_old(dict(CATALOGUE, unsafe=windows), [], 500)["unsafe"] == windows
+
+
+def test_a_point_is_made_of_the_newest_checkpoint_that_is_full():
+    volume = Volume(*range(1, 12))
+    volume.all = [one._replace(minor=one.number in (1, 9, 10)) for one in volume.all]
+    assert [_points.newest_full(volume, number).number for number in (11, 10, 9, 8)] == [11, 8, 8, 8]
+    with pytest.raises(Problem, match="no full checkpoint up to 1"):
+        _points.newest_full(volume, 1)
