@@ -71,18 +71,24 @@ def run(argv, stdin=None, ok=(0,), timeout=120):
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def wait_until(condition, seconds, what):
-    """Call condition() until it returns something true, and return that; raise Problem naming what after seconds."""
+def wait_for(condition, seconds):
+    """Call condition() until it returns something true, or seconds are over; returns what it returned last."""
     end = time.monotonic() + seconds
     pause = 0.01
     while True:
         value = condition()
-        if value:
+        if value or time.monotonic() >= end:
             return value
-        if time.monotonic() >= end:
-            raise Problem(f"waited {seconds} seconds in vain for {what}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.5)
+
+
+def wait_until(condition, seconds, what):
+    """Call condition() until it returns something true, and return that; raise Problem naming what after seconds."""
+    value = wait_for(condition, seconds)
+    if not value:
+        raise Problem(f"waited {seconds} seconds in vain for {what}")
+    return value
 
 
 def parse_size(value, name="size"):

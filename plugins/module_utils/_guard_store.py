@@ -13,7 +13,7 @@ import threading
 import time
 
 from . import _capacity, _cleaner, _leg, _md_act, _nilfs_volume, _owner, _swap
-from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, load_record, parse_period
+from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, load_record, parse_period, wait_for
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._guard_room import RoomWatch
 from ._host_config import is_ours
@@ -351,13 +351,15 @@ class StoreWatch:
         """Whether the volume takes a commit within the deadline."""
         began = time.monotonic()
         self.error = None
-        end = began + self.store["commit_deadline"]
-        while time.monotonic() < end:
-            if self.began is None:
-                if self.error or (self.good or 0) >= began:
-                    break
-                self.commit(time.monotonic(), force=True)
-            time.sleep(0.05)
+
+        def told():
+            if self.began is not None:
+                return False
+            if self.error or (self.good or 0) >= began:
+                return True
+            self.commit(time.monotonic(), force=True)
+            return False
+        wait_for(told, self.store["commit_deadline"])
         return self.error is None and (self.good or 0) >= began
 
     def _clear(self):

@@ -16,15 +16,15 @@ import ipaddress
 import os
 import re
 import socket
-import time
 
 from . import _iscsi_node as node
 from ._blockdev import find_holder
-from ._core import Problem, Step, human_size, run, save_file, wait_until, write_text
+from ._core import Problem, Step, human_size, run, save_file, wait_for, wait_until, write_text
 
 DEFAULT_PORT = 3260
 PROBE_SECONDS = 5
 DEFAULT_TIMEOUTS = {"replacement_timeout": 5, "noop_out_interval": 2, "noop_out_timeout": 2, "login_timeout": 5, "login_retries": 2}
+_NAMING = 3  # seconds that udev is given to name disks
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NAME = re.compile(r"iqn\.[0-9]{4}-(?:0[1-9]|1[0-2])\.[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[a-z0-9.:_-]+)?|eui\.[0-9a-f]{16}|naa\.(?:[0-9a-f]{16}){1,2}")
 
@@ -153,12 +153,13 @@ def _is_named(unit):
 
 def _units(session):
     """The logical units of a session; udev may take a by-id link away for a moment while it handles an event, so that is waited for."""
-    end = time.monotonic() + 3
-    while True:
-        units = node.luns(session["id"])
-        if time.monotonic() > end or all(_is_named(unit) for unit in units if unit["kernel_name"]):
-            return units
-        time.sleep(0.1)
+    units = []
+
+    def named():
+        units[:] = node.luns(session["id"])
+        return all(_is_named(unit) for unit in units if unit["kernel_name"])
+    wait_for(named, _NAMING)
+    return units
 
 
 def observe(want):
@@ -396,9 +397,8 @@ class Act:
         if want["lun"] is not None:
             self._do_find(want)
         session = find_session(want)
-        end = time.monotonic() + 3
-        while session and time.monotonic() < end and not all(_is_named(unit) for unit in node.luns(session["id"])):
-            time.sleep(0.05)
+        if session:
+            wait_for(lambda: all(_is_named(unit) for unit in node.luns(session["id"])), _NAMING)
 
     def _do_live(self, want):
         session = find_session(want)
