@@ -66,6 +66,9 @@ class Recover(Drive):
         sums = "for name in ax ae; do blkid -o value -s UUID /dev/md/$name; dd if=/dev/md/$name bs=4M iflag=direct status=none | sha256sum; done"
         # in use, but not written to: XFS writes to its log now and then by itself
         self.owner("for name in ax ae; do mount -o remount,ro /srv/$name; sync -f /srv/$name; done")
+        # nothing but the protection of the first is new for the second, whose own checkpoint is a minor one then
+        self.owner("set -e; for name in one two; do indestructible checkpoint ax --name $name; done; indestructible recover ax two --name two; "
+                   "indestructible release two; for name in one two; do indestructible checkpoint ax --name $name --delete; done")
         before, uuids = self.owner(sums), self.owner("ls -l /dev/disk/by-uuid /dev/disk/by-label | awk '{print $9, $11}'")
         self.owner("dmesg -C")
         for mode in ("", "--direct"):

@@ -106,7 +106,7 @@ def newest_full(volume, number):
     """The newest Checkpoint up to that number which is not a minor one, whose files are those of the last full one before it. Raises Problem without one."""
     found = floor(volume, number)
     while found and found.minor:
-        found = floor(volume, found.number - 1) if found.number > 1 else None
+        found = floor(volume, found.number - 1)
     if not found:
         raise Problem(f"there is no full checkpoint up to {number}")
     return found
