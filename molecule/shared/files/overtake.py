@@ -2,17 +2,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rewrite blocks at once from another block cgroup, and tell how many of them are not the same on both legs.
 
-    overtake.py FILE LOCAL REMOTE COUNT   FILE is on a device whose legs are LOCAL and REMOTE (paths of files); with a COUNT of 0 it is only made
+    overtake.py FILE LOCAL REMOTE STORE COUNT   FILE is on a device whose legs are LOCAL and REMOTE (paths of files), and STORE is where the file
+                                                system of the remote one is mounted; with a COUNT of 0 FILE is only made
 
 A process of one cgroup keeps the remote leg busy, writes block after block and has each, as soon as it was acknowledged, written again by a
-process of another cgroup. The controller io has to be in use.
+process of another cgroup. The controller io has to be in use. Meanwhile the store stands still, so that all of it is on its way at once; where
+writes wait for the remote leg, that is let go after three seconds.
 """
 
+import contextlib
+import fcntl
 import mmap
 import os
 import sys
+import threading
 import time
 
+FIFREEZE, FITHAW, STILL = 0xC0045877, 0xC0045878, 3  # ioctls of <linux/fs.h>, and seconds
 BLOCK, BUSY, AREA = 4096, 65536, 16 << 20  # bytes of a block, of a write that keeps the leg busy, and of the part of the file for those
 OLD, NEW = (os.urandom(16) for _text in range(2))  # what a block begins with, of this run
 
@@ -32,7 +38,26 @@ def write(handle, text, at):
         os.pwrite(handle, data, at)
 
 
-def rewrite(path, count):
+@contextlib.contextmanager
+def still(store):
+    """Freeze a file system, at most for STILL seconds."""
+    handle, over = os.open(store, os.O_RDONLY), threading.Event()
+
+    def thaw():
+        over.wait(STILL)
+        fcntl.ioctl(handle, FITHAW, 0)
+    fcntl.ioctl(handle, FIFREEZE, 0)
+    thread = threading.Thread(target=thaw)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        os.close(handle)
+
+
+def rewrite(path, store, count):
     """Write count blocks twice, the second time from another cgroup."""
     if not os.path.exists(path):
         with open(path, "wb") as file:
@@ -53,7 +78,7 @@ def rewrite(path, count):
             os.write(answer, b".")
         os._exit(0)
     join("overtake-first")
-    with mmap.mmap(-1, BUSY) as data:
+    with mmap.mmap(-1, BUSY) as data, still(store):
         data[:] = os.urandom(BUSY)
         for number in range(count):
             for turn in range(6):
@@ -78,8 +103,8 @@ def blocks(path):
 
 
 def main():
-    path, local, remote, count = sys.argv[1:]
-    rewrite(path, int(count))
+    path, local, remote, store, count = sys.argv[1:]
+    rewrite(path, store, int(count))
     os.sync()
     time.sleep(5)  # what is behind arrives
     one, other = blocks(local), blocks(remote)
