@@ -30,7 +30,7 @@ FORGETFUL = ("for md in /sys/block/md*/md; do echo 2 >$md/bitmap/time_base; for 
              "echo writemostly >$leg/state; done; done; true")
 # (file, text, what it becomes): how a safeguard is taken out of the program
 CHANGES = {
-    "gate": [("_md.py", "HELD = 86400", "HELD = 2"), ("_guard_device.py", "write_text(path, str(self.gate.time_base - 1))", "pass"),
+    "gate": [("_md.py", "HELD = 1728000", "HELD = 2"), ("_guard_device.py", "write_text(path, str(self.gate.time_base - 1))", "pass"),
              # what the remote leg lists may by chance have reached the LUN before the data did
              ("_md_act.py", "        lists.append(header.bitmap.dirty)", "        pass")],
     "chunks": [("_md_act.py", 'lists = [[tuple(pair) for pair in record.get("pending", [])]]', "lists = [[]]"),

@@ -10,6 +10,7 @@
 First it is opened: started from its remote leg alone, as of the newest safe point, which takes seconds. What is written then is on the LUN, and the
 history goes on. Then a new local leg is built beside it: what is not zero is copied while the bitmap lists what changes, and md brings that.
 A record says that this is under way, so neither boot nor guard touches such a device, and an interruption anywhere is completed by the next run.
+To build the leg takes as long as its copy does, so the lock of the host is not held meanwhile: the other devices are healed and recovered as ever.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from . import _catalogue, _loopfile, _md, _md_act, _recovery, _seed
 from ._blank import find_content, find_use
 from ._blockdev import identity_of, is_block, size_of
 from ._copy import Side, copy_differences
-from ._core import Problem, Step, converge, human_size, load_record, read_text, run, wait_until, write_text
+from ._core import Problem, Step, converge, host_lock, human_size, load_record, read_text, run, wait_until, write_text
 from ._md_super import HEADER_SIZE, read_super
 from ._nilfs import Volume
 from ._points import newest_safe
@@ -142,7 +143,8 @@ def _check_local(want):
 def perform(want, step, tell=None):
     """Carry out one step; raises Problem. tell(done, size, written), in bytes, is called now and then while the leg is built."""
     if step.verb == "open":
-        _open(want, step.args["checkpoint"])
+        with host_lock():
+            _open(want, step.args["checkpoint"])
     elif step.verb == "build":
         _build(want, tell)
     else:
@@ -186,21 +188,23 @@ def _put_back(want, checkpoint):
 
 def _build(want, tell):
     remote = read_super(want["remote"])
-    # also of a device whose local leg failed while it ran: until the new one is whole, only the remote leg counts
-    _md_act.update_record(want, uuid=remote.uuid, phase=_md.PHASE_ADOPTING, size=want["size"])
-    _loops(want, "remote", write_cache="write back")
-    _drop_failed(want)
-    _check_local(want)
-    if want["local_kind"] == "file" and not _md.device_of(want["local"]):
-        _loops(want, "local", size=want["size"] + HEADER_SIZE, state="detached")
-    _md_act.update_record(want, building=_thing(want["local"]))
-    target = _md.device_of(want["local"]) or want["local"]  # past a loop its cache would not know
+    with host_lock():
+        # also of a device whose local leg failed while it ran: until the new one is whole, only the remote leg counts
+        _md_act.update_record(want, uuid=remote.uuid, phase=_md.PHASE_ADOPTING, size=want["size"])
+        _loops(want, "remote", write_cache="write back")
+        _drop_failed(want)
+        _check_local(want)
+        if want["local_kind"] == "file" and not _md.device_of(want["local"]):
+            _loops(want, "local", size=want["size"] + HEADER_SIZE, state="detached")
+        _md_act.update_record(want, building=_thing(want["local"]))
+        target = _md.device_of(want["local"]) or want["local"]  # past a loop its cache would not know
     _seed.fill(want["remote"], target, remote.size, tell, holes=want["local"])
-    _seed.enlist(want["remote"], target, 1 - remote.roles[remote.number], False)
-    if want["local_kind"] == "file":
-        _loops(want, "local")
-    array = _md.holder_of(_md.device_of(want["remote"]))
-    run(["mdadm", f"/dev/{array}", "--re-add", _md.device_of(want["local"])])
+    with host_lock():
+        _seed.enlist(want["remote"], target, 1 - remote.roles[remote.number], False)
+        if want["local_kind"] == "file":
+            _loops(want, "local")
+        array = _md.holder_of(_md.device_of(want["remote"]))
+        run(["mdadm", f"/dev/{array}", "--re-add", _md.device_of(want["local"])])
 
 
 def _drop_failed(want):
@@ -228,13 +232,14 @@ def _finish(want):
                           "then run this again")
         return "in_sync" in words and read_text(f"/sys/block/{array}/md/sync_action") == "idle"
     wait_until(is_there, 7 * 86400, f"the local leg of {want['name']}")
-    _md_act.perform(want, Step("set", "", {"time_base": _md.HELD, "safe_mode_delay": 0}))
-    _md_act.perform(want, Step("flag", "", {}))
-    with Volume(_store_of(want)) as volume:
-        volume.sync()
-    _md_act.update_record(want, heal=None, pending=None, compare=None, unsafe_from=None, clean_detach=None, started_events=None, replication=None, size=None,
-                          building=None)
-    _md_act.perform(want, Step("remember", "", {}))
+    with host_lock():
+        _md_act.perform(want, Step("set", "", {"time_base": _md.HELD, "safe_mode_delay": 0}))
+        _md_act.perform(want, Step("flag", "", {}))
+        with Volume(_store_of(want)) as volume:
+            volume.sync()
+        # at once: between "no longer built" and "owned" the leg would be taken for a stranger's
+        _md_act.update_record(want, heal=None, pending=None, compare=None, unsafe_from=None, clean_detach=None, started_events=None, replication=None,
+                              size=None, building=None, uuid=read_super(want["local"]).uuid, phase="ready")
 
 
 def predict(want, state, steps):

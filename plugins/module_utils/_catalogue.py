@@ -62,7 +62,8 @@ def with_window(catalogue, first, why, good=None):
     unsafe = [dict(window) for window in catalogue["unsafe"]]
     for window in unsafe:
         if window["last"] is None:
-            window["first"] = min(window["first"], first)
+            if first < window["first"]:
+                window.update(first=first, good=good)
             return dict(catalogue, unsafe=unsafe)
     return dict(catalogue, unsafe=unsafe + [{"first": first, "last": None, "why": why, "good": good}])
 
@@ -100,12 +101,15 @@ def open_window(remote, first, why):
     point = volume_of(remote)
     if not point:
         return
+    catalogue = load(remote)
     with Volume(point) as volume:
         first = first or volume.counts()[0]
+        if any(window["last"] is None and window["first"] <= first for window in catalogue["unsafe"]):
+            return  # such as of a heal that was interrupted; its last good checkpoint is protected
         good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
         if good:
             volume.protect(good[-1].number)
-    save(remote, with_window(load(remote), first, why, good[-1].number if good else None))
+    save(remote, with_window(catalogue, first, why, good[-1].number if good else None))
 
 
 def close_window(remote):

@@ -25,6 +25,7 @@ MINIMUM_SIZE = 16 * MIB
 LEG_OVERHEAD = 4 * MIB  # what md keeps at the head of each leg: superblock and bitmap
 NAME_LENGTH = 31  # an md superblock has room for 32, but mdadm ends a name with a zero byte and cuts it short
 LABEL_PREFIX = "indestructible-"
+NEXT = ".next"  # at the end of a store's name: what it moves to (_swap)
 # The file systems that can be made, and the size below which their mkfs refuses.
 FILESYSTEMS = {"btrfs": 128 * MIB, "ext4": MINIMUM_SIZE, "xfs": 300 * MIB}
 
@@ -80,8 +81,10 @@ def lun_problem(lun):
 def store_problems(stores, check_portal):
     """Everything that is wrong in a list of stores: a list of sentences, empty when all is well."""
     problems, items = _items(stores, "indestructible_stores", "store", STORE_KEYS)
-    taken = {}
+    taken, logins = {}, {}
     for store, label in items:
+        if str(store.get("name")).endswith(NEXT):
+            problems.append(f"{label}: a name that ends in {NEXT} is that of the LUN to which a store moves; choose another one")
         by_network = [key for key in ("portal", "target") if _given(store, key)]
         if _given(store, "device"):
             if by_network or _given(store, "lun") or _given(store, "chap"):
@@ -95,7 +98,12 @@ def store_problems(stores, check_portal):
         else:
             problems += _sentences(label, "portal", store["portal"], check_portal)
             problems += _sentences(label, "target", store["target"], iscsi_name_problem)
-            place = (str(store["target"]), str(store.get("lun") or 0))
+            place = (str(store["target"]).lower(), str(store.get("lun") or 0))
+            # one login serves all LUNs of a target
+            for key in ("chap", "timeouts"):
+                first, theirs = logins.setdefault((place[0], str(store["portal"]).lower(), key), (label, store.get(key) or {}))
+                if theirs != (store.get(key) or {}):
+                    problems.append(f"{label}: its {key} are not those of {first}, which is on the same target; one login serves both, so write the same")
         problems += _sentences(label, "lun", store.get("lun") or 0, lun_problem)
         problems += _chap_problems(store.get("chap"), label)
         if _given(store, "block_size") and str(store["block_size"]) not in ("1024", "2048", "4096"):
@@ -219,10 +227,10 @@ def resolve_stores(stores, normal_portal, chap=True):
             "name": store["name"],
             "device": store["device"] if local else None,
             "portal": None if local else normal_portal(store["portal"]),
-            "target": None if local else store["target"],
+            "target": None if local else store["target"].lower(),  # as the initiator and sysfs write it
             "lun": None if local else int(store.get("lun") or 0),
             "chap": None if local or not chap else store.get("chap") or None,
-            "timeouts": dict(store.get("timeouts") or {}),
+            "timeouts": {key: value for key, value in (store.get("timeouts") or {}).items() if value is not None},
             "block_size": int(store.get("block_size") or BLOCK),
             "reserved": int(store.get("reserved") or 5),
             "commit_interval": _commit_times(store)[0],

@@ -210,13 +210,15 @@ def list_records(kind):
 
 
 @contextlib.contextmanager
-def host_lock(seconds=120):
+def host_lock(seconds=120, part="lock"):
     """Keep others of this host (runs of Ansible, the guard, the command) from acting at the same time; raises Locked after seconds.
 
-    What takes a failing leg out does not ask for it: that is safe at any time, and cannot wait.
+    What takes a failing leg out does not ask for it: that is safe at any time, and cannot wait. What takes hours has a lock of its own,
+    whose name is part, and asks for the one of the host only for the moments in which it acts on more than its own device.
     """
     os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
-    with open(f"{RUN_DIR}/lock", "w", encoding="utf-8") as file:
+    path = f"{RUN_DIR}/{part}"
+    with open(path, "w", encoding="utf-8") as file:
         def locked():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,7 +226,7 @@ def host_lock(seconds=120):
             except BlockingIOError:
                 return False
         try:
-            wait_until(locked, seconds, f"another run that acts on this host's devices (it holds {RUN_DIR}/lock)")
+            wait_until(locked, seconds, f"another run that acts on this host's devices (it holds {path})")
         except Problem as problem:
             raise Locked(str(problem)) from None
         yield
@@ -274,7 +276,7 @@ def converge(wanted, observe, plan, perform, predict, check_mode=False):
     return {"changed": bool(done), "actions": done, "before": before, "after": after}
 
 
-def converge_alone(wanted, observe, plan, perform, predict, check_mode=False):
-    """converge() under the lock of the host; check mode, which changes nothing, does not wait for anybody."""
-    with contextlib.nullcontext() if check_mode else host_lock():
+def converge_alone(wanted, observe, plan, perform, predict, check_mode=False, part="lock"):
+    """converge() under host_lock(part=part); check mode, which changes nothing, does not wait for anybody."""
+    with contextlib.nullcontext() if check_mode else host_lock(part=part):
         return converge(wanted, observe, plan, perform, predict, check_mode)

@@ -23,6 +23,7 @@ from collections import namedtuple
 from ._core import GIB, MIB, TIB, Problem, Step, human_size, load_record, run, save_record
 from ._blank import find_content, find_use
 from ._blockdev import identity_of, is_block, size_of
+from ._md import refuse_mixture
 from ._mount import (Entry, check_point, fstab_with, fstab_without, make_directories, mount_at, mounts_of, parse_fstab, read_fstab, read_mounts,
                      unmount, users_of, write_fstab)
 
@@ -242,6 +243,8 @@ def plan(want, state):
                 raise Problem(f"{device} cannot be mounted: it is {state['_use']}")
             if state["_point_taken"]:
                 raise Problem(f"the mount point {point} of {device} is in use by {state['_point_taken']}")
+            if device.startswith("/dev/md/"):
+                refuse_mixture(os.path.basename(device))
             check_point(point)
             steps.append(Step("mount", f"mounted {device} on {point}"))
         elif state["mountpoint"] != point:

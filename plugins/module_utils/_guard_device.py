@@ -7,7 +7,7 @@
 """One device as the guard sees it: whether its remote leg holds the application up, which mode it runs in, and what its bitmap may forget.
 
 The kernel's bitmap forgets a chunk some time after the last write to it, knowing nothing of the store's page cache. So the kernel is
-told to wait for a day (_md.HELD), and the guard lets it make one pass at a time, each only after a commit that covers all that was written
+told to wait for twenty days (_md.HELD), and the guard lets it make one pass at a time, each only after a commit that covers all that was written
 before the pass before it. What is not on the LUN is therefore always listed on the local leg's disk, whatever happens to the guard.
 """
 

@@ -17,7 +17,8 @@ from ._core import Problem, read_text
 DPKG_STATUS = "/var/lib/dpkg/status"
 # Kernels that must not carry a mirror with a write-mostly leg: (first bad, first good again, why).
 BAD_KERNELS = (
-    ((6, 16, 0), (6, 16, 6), "it loses writes to a write-mostly leg (kernel bug 220507)"),
+    # From commit e879a0d9cb08 (6.15, and 6.14.2) to 93dec51e716d. 6.6 and 6.12 took both in one release (6.6.136, 6.12.46), so they never had it.
+    ((6, 14, 2), (6, 16, 6), "it loses writes to a write-mostly leg (kernel bug 220507)"),
 )
 # Whoever asks for one of these is going to build a mirror, so that the list above applies.
 MIRROR_MODULES = ("md_mod", "nilfs2", "raid1")

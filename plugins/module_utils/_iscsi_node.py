@@ -188,6 +188,7 @@ def sessions():
             "target": read_text(f"{base}/targetname", ""),
             "host": read_text(f"{connection}/persistent_address", ""),
             "port": _number(f"{connection}/persistent_port"),
+            "local_port": _number(f"{connection}/local_port"),
             "state": read_text(f"{base}/state", "FREE"),
             "initiator_name": read_text(f"{base}/initiatorname", ""),
             "live": {

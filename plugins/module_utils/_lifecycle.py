@@ -29,9 +29,6 @@ def start(config, say):
         if not is_ours(device):
             continue
         try:
-            if not load_record("rollbacks", device["name"]).get("done", True):
-                raise Problem("its rollback was interrupted, so it is a mixture of two states and was not started; complete it: "
-                              f"indestructible rollback {device['name']} '{load_record('rollbacks', device['name'])['as_of']}'")
             if start_one(device):
                 say(6, f"device {device['name']}: started from its local leg")
         except Problem as problem:
@@ -40,13 +37,13 @@ def start(config, say):
     return failed
 
 
-def start_one(device):
-    """Start one device of a Config from its local leg; returns whether there was anything to do."""
+def start_one(device, mixture=False):
+    """Start one device of a Config from its local leg; returns whether there was anything to do. mixture: also one whose rollback was interrupted."""
     with host_lock(30):
         if device["local_kind"] == "file":
             files = _loopfile.normalize([{"path": device["local"]}])
             converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
-        want = mirror_of(device, "detached")
+        want = dict(mirror_of(device, "detached"), mixture=mixture)
         state = _md.observe(want)
         if state["state"] != "stopped":
             return False

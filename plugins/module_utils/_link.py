@@ -91,9 +91,8 @@ class Link:
         if not session or session["state"] != "LOGGED_IN":
             return
         write_text(node.recovery_attribute(session["id"]), "0")
-        peer = (session["host"], session["port"])
         for number in _processes("iscsid"):
-            _disconnect(number, peer)
+            _disconnect(number, session["local_port"], session["port"])
 
 
 def socket_probe(place, portal, seconds=3):
@@ -108,8 +107,11 @@ def _processes(name):
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and read_text(f"/proc/{entry}/comm") == name]
 
 
-def _disconnect(process, peer):
-    """Reset the connections of a process to a peer (host, port): through a copy of its socket, because not every kernel can do it by address."""
+def _disconnect(process, local_port, port):
+    """Reset the connection of a process from one port to another: through a copy of its socket, because not every kernel can do it by address.
+
+    By its own port, which it shares with no other session; the address of a portal may have been given as a name.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     handle = libc.syscall(_PIDFD_OPEN, process, 0)
     if handle < 0:
@@ -126,8 +128,8 @@ def _disconnect(process, peer):
                 continue
             with socket.socket(fileno=copy) as connection:
                 try:
-                    found = connection.getpeername()
-                    if connection.family in (socket.AF_INET, socket.AF_INET6) and found[1] == peer[1] and node.same_host(found[0], peer[0]):
+                    if connection.family in (socket.AF_INET, socket.AF_INET6) and \
+                            (connection.getsockname()[1], connection.getpeername()[1]) == (local_port, port):
                         libc.connect(copy, ctypes.create_string_buffer(16), 16)  # to no address at all: the kernel drops the connection
                         connection.shutdown(socket.SHUT_RDWR)  # and this tells the initiator that it is gone
                 except OSError:

@@ -32,8 +32,9 @@ from ._md_super import FAULTY, HEADER_SIZE, SPARE, SUPER_AT, count_ranges, merge
 
 CONF_DIR = "/etc/mdadm/mdadm.conf.d"
 LIVE = ("clean", "active", "active-idle", "write-pending", "readonly", "read-auto")
-# Seconds: the kernel's time base while the guard lets it forget chunks (_gate). Long, so that a chunk stays listed when nobody does.
-HELD = 86400
+# Seconds: the kernel's time base while the guard lets it forget chunks (Gate). Long, so that a chunk stays listed when nobody does, also for as
+# long as a new LUN is filled (_swap); not longer than the kernel can count when it reads it (32 bits, times HZ).
+HELD = 1728000
 PHASE_CREATING = "creating"  # in the record of a device whose legs are made an array; "ready" when that is done
 PHASE_ADOPTING = "adopting"  # in the record of a device that lives from its remote leg alone (_adopt)
 UNDER_WAY = (PHASE_CREATING, PHASE_ADOPTING)  # phases in which the guard leaves a device to whoever works on it
@@ -192,7 +193,23 @@ def plan(want, state, check_mode=False):
                       "Nothing was done: bring the local leg back, or build a new one from the store with the playbook indestructible.block.adopt")
     _need_device(state["local"], check_mode)
     _check_room(want, state)
+    if not want.get("mixture"):
+        refuse_mixture(name)
     return steps + _plan_assemble(want, state, check_mode)
+
+
+def unfinished_rollback(name):
+    """The record (dict) of a rollback of the device that has yet to be completed; {} when there is none."""
+    last = load_record("rollbacks", name)
+    return {} if last.get("done", True) else last
+
+
+def refuse_mixture(name):
+    """Raise Problem for a device whose rollback was interrupted: nobody may take a mixture of two states for data."""
+    last = unfinished_rollback(name)
+    if last:
+        raise Problem(f"{name}: its rollback was interrupted, so it is a mixture of two states and is neither started nor mounted; complete it: "
+                      f"indestructible rollback {name} '{last['as_of']}'")
 
 
 def _need_device(leg, check_mode):

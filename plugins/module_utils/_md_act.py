@@ -18,7 +18,7 @@ from . import _catalogue
 from ._blank import next_data
 from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
 from ._loop import note_order
-from ._md import CREATION_TIME_BASE, HELD, LIVE, PHASE_CREATING, conf_file, device_of, holder_of
+from ._md import CREATION_TIME_BASE, HELD, LIVE, PHASE_CREATING, conf_file, device_of, holder_of, unfinished_rollback
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
 
@@ -202,7 +202,8 @@ def finish_attach(want):
     heal = record.get("heal") or {}
     if "_began" not in heal:
         return None
-    _catalogue.close_window(want["remote"])
+    if not unfinished_rollback(want["name"]):  # whose end ends the window
+        _catalogue.close_window(want["remote"])
     heal["copied_bytes"] = (_sectors_written(device_of(want["remote"])) - heal.pop("_before")) * 512
     heal["seconds"] = round(max(0, time.time() - heal.pop("_began")), 1)
     # only now: an interruption before leaves all that has to be copied on record

@@ -8,7 +8,8 @@
 """Put a device back to a past point: the blocks that differ are written to it, so both legs and the history go on as with any write.
 
 The present state becomes a named point first, so that a rollback can be undone by another one. Until it is through the device is a mixture of both;
-a record says so, and the next run goes on.
+a record says so to this host, and the next run goes on. A window in the catalogue on the store says so to whoever recovers or adopts the device.
+The copy takes as long as it takes, so the lock of the host is not held meanwhile: the other devices are healed and recovered as ever.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from __future__ import annotations
 import os
 import time
 
-from . import _host_config, _lifecycle, _recovery
+from . import _catalogue, _host_config, _lifecycle, _md, _md_act, _recovery
 from ._blank import find_use
 from ._copy import Side, copy_differences
 from ._core import Problem, Step, host_lock, load_record, run, save_record
 from ._md_super import read_super
-from ._point import make, refuse_out
+from ._point import drain, make, refuse_out
 from ._points import device_named, locate
 from ._when import iso, parse_wish
 
@@ -70,22 +71,42 @@ def perform(want, step, tell=None):
     """Carry the rollback out; tell(done, size in bytes, written in bytes) is called now and then."""
     name = want["device"]
     device = device_named(name)
+    with host_lock(5, f"rollback-{name}"):
+        if bool(_md.unfinished_rollback(name)) == step.args["new"]:
+            raise Problem(f"{name}: another rollback of it has begun or ended just now; look at indestructible status, and run this again if it is still wanted")
+        _put_back(want, step, device, tell)
+
+
+def _put_back(want, step, device, tell):
+    name = device.name
     record = {"device": name, "as_of": str(want["as_of"]), "checkpoint": step.args["checkpoint"], "time": step.args["time"], "before": step.args["before"],
               "generation": step.args["generation"], "began": int(time.time()), "written": None, "done": False}
     if step.args["new"]:
         make(device, step.args["before"], f"before the rollback as of {want['as_of']}")
     save_record(KIND, name, record)
-    if not os.path.exists(f"/dev/md/{name}"):  # the power went in the middle of it, and a mixture is not started at boot
-        _lifecycle.start_one(_host_config.load().devices[name])
     with host_lock():
-        return _copy(device, record, step.args["checkpoint"], tell)
+        _catalogue.open_window(device.remote, None, "a rollback was under way")
+    if not os.path.exists(f"/dev/md/{name}"):  # the power went in the middle of it, and a mixture is not started at boot
+        _lifecycle.start_one(_host_config.load().devices[name], mixture=True)
+    _copy(device, record, step.args["checkpoint"], tell)
+    with host_lock():
+        if "_began" not in load_record("devices", name).get("heal", {}) and _md_act.remote_state(_legs(device)) == "in sync":
+            drain(device)
+            _catalogue.close_window(device.remote)  # else the end of the heal does so
+        record.update(done=True, ended=int(time.time()))
+        save_record(KIND, name, record)
+
+
+def _legs(device):
+    return {"name": device.name, "local": device.local, "remote": device.remote}
 
 
 def _copy(device, record, checkpoint, tell):
     name = device.name
     view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True,
                                 "generation": record["generation"]})
-    _recovery.converge_one(view)
+    with host_lock():
+        _recovery.converge_one(view)
     try:
         opened = _recovery.observe(view)
         image = opened["_image"].backing
@@ -103,9 +124,8 @@ def _copy(device, record, checkpoint, tell):
         if present > size:  # it has grown since: what is behind was not there
             record["written"] += wipe(f"/dev/md/{name}", size, present)
     finally:
-        _recovery.converge_one(dict(view, state="absent"))
-    record.update(done=True, ended=int(time.time()))
-    save_record(KIND, name, record)
+        with host_lock():
+            _recovery.converge_one(dict(view, state="absent"))
 
 
 def wipe(device, first, last):

@@ -104,7 +104,7 @@ def plan(want, state):
     for one in want["all"]:
         if load_record("devices", one["name"]).get("phase") == _md.PHASE_ADOPTING:
             raise Problem(f"{name}: the adoption of {one['name']} is not complete; run the playbook indestructible.block.adopt first")
-        if not load_record("rollbacks", one["name"]).get("done", True):
+        if _md.unfinished_rollback(one["name"]):
             raise Problem(f"{name}: a rollback of {one['name']} was interrupted; complete it first (indestructible status)")
     if not want["devices"]:
         raise Problem(f"{name}: it has no devices, so there is nothing to move; take it out of use and write another LUN in the variables")

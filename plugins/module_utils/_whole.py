@@ -57,8 +57,8 @@ def _device(name, guarded):
                           if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
     if record.get("phase") == _md.PHASE_ADOPTING:
         more["problem"] = "its adoption is under way or was interrupted; run the playbook indestructible.block.adopt to complete it"
-    last = load_record("rollbacks", name)
-    if not last.get("done", True):
+    last = _md.unfinished_rollback(name)
+    if last:
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
     if state["state"] in ("attached", "recovering"):
         more["lag_seconds"] = guarded.get(more["store"], {}).get("lag_seconds")

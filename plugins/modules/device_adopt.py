@@ -108,7 +108,7 @@ def main():
         wants = [normalize(dict(item, size=parse_size(item["size"], f"{item['name']}: size"), state=module.params["state"],
                                 check_mode=module.check_mode))
                  for item in module.params["devices"]]
-        result = converge_alone(wants, observe, plan, perform, predict, module.check_mode)
+        result = converge_alone(wants, observe, plan, perform, predict, module.check_mode, part="adopt")
     except Problem as problem:
         module.fail_json(msg=str(problem), actions=getattr(problem, "done", []))
     before, after = ([public(state) for state in result[key]] for key in ("before", "after"))

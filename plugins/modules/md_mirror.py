@@ -81,9 +81,9 @@ options:
         description:
           - Seconds. The kernel by itself notes a chunk as changed for two to three times as long after its last write. It must be longer than an
             acknowledged write can be on its way to the disk of the remote leg, so at least 10.
-          - With the default, a day, it is the guard that lets the bitmap forget, after a commit.
+          - With the default, twenty days, it is the guard that lets the bitmap forget, after a commit.
         type: int
-        default: 86400
+        default: 1728000
       wait:
         description: Seconds to wait for the remote leg to be healed. When they are over, the copy goes on and the state is V(recovering).
         type: int
@@ -237,7 +237,7 @@ def main():
         argument_spec=dict(mirrors=dict(type="list", elements="dict", required=True, options=dict(
             name=dict(type="str", required=True), local=dict(type="path", required=True), remote=dict(type="path", required=True), size=dict(type="str"),
             state=dict(type="str", choices=["attached", "detached", "stopped", "absent"], default="attached"), write_behind=dict(type="int", default=1024),
-            bitmap_chunk=dict(type="str", default="8M"), time_base=dict(type="int", default=86400), wait=dict(type="int", default=600)))),
+            bitmap_chunk=dict(type="str", default="8M"), time_base=dict(type="int", default=1728000), wait=dict(type="int", default=600)))),
         supports_check_mode=True)
     try:
         wants = [wanted(item) for item in module.params["mirrors"]]

@@ -115,6 +115,7 @@ def test_all_mistakes_come_at_once():
     ({"chap": {"username": "alpha"}}, "store vault1: chap has a username but no password"),
     ({"chap": {"mutual_username": "t", "mutual_password": "p"}}, "mutual chap also needs username and password"),
     ({"timeouts": {"replacement": 5}}, "'replacement' is unknown; did you mean 'replacement_timeout'?"),
+    ({"name": "vault1.next"}, "a name that ends in .next is that of the LUN to which a store moves"),
     ({"commit_interval": 0}, "commit_interval 0 is no number between 1 and 3600"),
     ({"commit_deadline": 1}, "commit_deadline 1 is no number between 2 and 600"),
     ({"warn_free": 20}, "store vault1: warn_free 20 is no list of numbers, such as [20, 10]"),
@@ -145,6 +146,18 @@ def test_secrets_are_not_told():
 def test_one_lun_holds_one_store():
     assert "one LUN holds one store" in stores({}, {"name": "vault2"})[0]
     assert stores({}, {"name": "vault2", "lun": 1}) == []
+    assert "one LUN holds one store" in stores({}, {"name": "vault2", "target": STORE["target"].upper().replace("IQN", "iqn")})[0]
+
+
+@pytest.mark.parametrize("key, one, other", [
+    ("chap", {"username": "alpha", "password": "open sesame"}, None), ("timeouts", {"replacement_timeout": 5}, {"replacement_timeout": 9}),
+])
+def test_stores_on_one_target_share_its_login(key, one, other):
+    two = {"name": "vault2", "lun": 1}
+    assert stores({key: one}, dict(two, **{key: one})) == []
+    said, = stores({key: one}, dict(two, **{key: other}))
+    assert f"store vault2: its {key} are not those of store vault1" in said and "sesame" not in said
+    assert stores({key: one}, dict(two, target="iqn.2026-11.org.example:vault2", **{key: other})) == []
 
 
 @pytest.mark.parametrize("change, said", [
@@ -221,6 +234,9 @@ def test_a_device_is_resolved():
 def test_a_store_is_resolved():
     resolved = _config.resolve_stores([STORE, {"name": "disk", "device": "/dev/sdb"}], _portal.normal_portal)
     assert resolved[0]["keep"] is None
+    capital = dict(STORE, target="iqn.2026-11.org.example:Vault1", timeouts={"replacement_timeout": None, "login_timeout": 9})
+    capital = _config.resolve_stores([capital], _portal.normal_portal)[0]
+    assert capital["target"] == "iqn.2026-11.org.example:vault1" and capital["timeouts"] == {"login_timeout": 9}
     assert _config.resolve_stores([dict(STORE, retention={"keep": "30d"})], _portal.normal_portal)[0]["keep"] == "30d"
     assert resolved[0]["portal"] == "192.0.2.10:3260" and resolved[0]["device"] is None and resolved[0]["label"] == "indestructible-vault1"
     assert resolved[1]["device"] == "/dev/sdb" and resolved[1]["portal"] is None and resolved[1]["lun"] is None

@@ -83,7 +83,7 @@ def test_what_is_not_at_rest_is_refused(records, monkeypatch):
     with pytest.raises(Problem, match="the adoption of db is not complete"):
         _swap.plan(want(records, lun=1), state())
     records["db"] = {"phase": "ready"}
-    monkeypatch.setattr(_swap, "load_record", lambda kind, name: {"done": False} if kind == "rollbacks" else {})
+    monkeypatch.setattr(_swap._md, "load_record", lambda kind, name: {"done": False} if kind == "rollbacks" else {})
     with pytest.raises(Problem, match="a rollback of db was interrupted"):
         _swap.plan(want(records, lun=1), state())
 
