@@ -143,7 +143,7 @@ class Adopt(Drive):
         with open(f"{self.lab.path}/adopt.log", "w", encoding="utf-8") as log:
             run = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0"))
             served = "findmnt -n /srv/fast && ls /var/lib/indestructible/fast.img"
-            self.until(lambda: self.owner(served, check=False), 120, "the device to be served", pause=0.2)
+            self.until(lambda: self.owner(served, check=False), 300, "the device to be served", pause=0.2)
             self.owner("echo later >/srv/fast/later && sync -f /srv/fast")
             self.lab.power_off(self.host)
             run.kill()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -169,6 +170,11 @@ class Capacity(Drive):
         self.heal(row)
         return row
 
+    def warned(self, since):
+        """What was left, in percent, each time that the guard warned of the end."""
+        said = self.owner(f"journalctl -b -u indestructible-guard --since @{since} --no-pager -o cat")
+        return [int(percent) for percent in re.findall(r"\((\d+) %\) of it are left until its legs are taken out", said)]
+
     def forecast(self):
         """A steady writer, and what a guard that has not seen more than its beginning says of its end."""
         since, row = self.mark(), {"part": f"{RATE} MiB/s on fast"}
@@ -197,7 +203,10 @@ class Capacity(Drive):
         if not errors or row["forecast_error"] > 0.2:
             raise Wrong(f"the forecasts at half time were wrong by up to {row['forecast_error']:.0%}: {half}, full after {row['fill_seconds']} s; "
                         f"history: {self.owner('cat /var/lib/indestructible/capacity/*')}")
-        self.look_at_the_end(row, since, safe)
+        self.look_at_the_end(row, since, safe)  # which restarts the guard, and that says nothing again
+        low = [percent for percent in self.warned(since) if percent <= 20]
+        if len(low) != 2 or not low[0] > 10 >= low[1]:
+            raise Wrong(f"the guard warned at {self.warned(since)} %, and not once each at 20 and at 10")
         self.heal(row)
         return row
 

@@ -156,6 +156,31 @@ class Faults(Drive):
         time.sleep(10)
         self.lab.mend("store1")
 
+    def owner_reboot_detached(self):
+        """owner: reboot with both legs detached by wish"""
+        for name in NAMES:
+            self.owner(f"indestructible detach {name}")
+        self._shut_down()
+        self._boot_quickly()
+        self.until(lambda: self.owner("findmnt -n /var/lib/indestructible/stores/vault1", check=False), 60, "the store, which no device wants, to be mounted")
+        self.owner("indestructible recover fast latest && indestructible release fast")
+        for name in NAMES:
+            self.owner(f"indestructible attach {name}")
+
+    def leg_late(self):
+        """owner: reboot, one local leg not there until later"""
+        leg, away, unit = "/var/lib/indestructible/fast.img", "/var/lib/indestructible/fast.away", "/etc/systemd/system/indestructible-devices.service.d"
+        self.owner(f"mkdir {unit} && printf '[Service]\\nExecStartPre=/bin/mv {leg} {away}\\n' >{unit}/late.conf && sync")
+        self._shut_down()
+        self.lab.boot("owner1")
+        self.owner(f"rm -r {unit} && systemctl daemon-reload")
+        self.until(lambda: self.owner("findmnt -n /srv/safe", check=False), 90, "the other device to be mounted")
+        if self.owner("findmnt -n /srv/fast", check=False):
+            raise Wrong("fast is mounted without its local leg")
+        self.owner(f"journalctl -b -u indestructible-devices -o cat | grep 'device fast: its local leg {leg} is not there'")
+        self.owner(f"mv {away} {leg}")
+        self.until(self.is_mounted, 60, "the late device to be started and mounted by the guard")
+
     def _shut_down(self):
         """A clean shutdown, which nothing may hold up; all that was acknowledged before is there afterwards."""
         self.owner("systemctl poweroff", check=False)
@@ -183,7 +208,7 @@ class Faults(Drive):
     def run(self, name):
         """One fault with all that is checked; returns the row of the table, a dict."""
         fault = getattr(self, name)
-        crash = name.startswith("owner_") or name == "both_power"
+        crash = name.startswith("owner_") or name in ("both_power", "leg_late")
         seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45}.get(name, 30)
         before = {key: device["last_heal"] for key, device in self.state().items()}
         if crash:

@@ -7,7 +7,7 @@
     powerloss.py without WHICH     the same with one safeguard taken out of the program on the host: the legs have to differ, or this test proves nothing
     powerloss.py lease             a guard that was put out of action: the legs are compared, and identical
 
-Safeguards: gate (the bitmap forgets only after a commit), chunks (what it lists is set again).
+Safeguards: gate (the bitmap forgets only after a commit), chunks (what it lists is set again), lease (a bitmap that was free to forget is not believed).
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ CHANGES = {
     "chunks": [("_md_act.py", 'lists = [[tuple(pair) for pair in record.get("pending", [])]]', "lists = [[]]"),
                ("_md_act.py", "        lists.append(header.bitmap.dirty)", "        pass"),
                ("_md_act.py", "        lists.append(local.bitmap.dirty)", "        pass")],
+    "lease": [("_md.py", "    return local.clean or not guarded or bool(local.bitmap and local.bitmap.time_base >= HELD)", "    return True"),
+              ("_md_act.py", "        lists.append(header.bitmap.dirty)", "        pass")],
 }
 
 
@@ -135,8 +137,11 @@ def without(which):
     crashes.change(which)
     for _attempt in range(4):
         try:
-            # what is set again matters to a leg that was in; what is forgotten, to what was written before it was taken out
-            crashes.one("slow" if which == "chunks" else "burst")
+            if which == "lease":
+                crashes.unguarded()
+                crashes.after("unguarded")
+            else:  # what is set again matters to a leg that was in; what is forgotten, to what was written before it was taken out
+                crashes.one("slow" if which == "chunks" else "burst")
         except Wrong as wrong:
             if "differ" in str(wrong):
                 print(f"without {which}: {wrong}")

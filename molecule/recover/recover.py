@@ -6,7 +6,8 @@
     recover.py PART [COUNT]
 
 Parts: prefix (recoveries of COUNT checkpoints of each device hold a prefix of what was written), postgres (the server runs on COUNT recoveries),
-untouched (the device in use stays as it is), refusals, rollback, killed (COUNT kills of recover, release and rollback, and the power gone), long (a history of
+untouched (the device in use stays as it is), refusals, unprotected (recoveries leave nothing protected, and nothing less), quiesce (everything is let go
+at the limit), rollback, killed (COUNT kills of recover, release and rollback, and the power gone), long (a history of
 COUNT checkpoints costs no more than a short one). Each prints what it found as JSON and adds it to .build/recover-RELEASE.json.
 """
 
@@ -88,6 +89,13 @@ class Recover(Drive):
         self.clean()
         return [{"same": True}]
 
+    def refused(self, command, words):
+        """Wrong unless a command of the owner fails with these words."""
+        done = self.lab.ssh("owner1", command, check=False)
+        if done.returncode == 0 or words not in done.stderr:
+            raise Wrong(f"{command} ended with {done.returncode} and said {done.stderr.strip()!r}, without {words!r}")
+        return done
+
     def refusals(self, _count):
         """What is refused, and in which words."""
         self.owner("indestructible recover ax --name there")
@@ -104,21 +112,22 @@ class Recover(Drive):
             "recover ax latest --name there --direct": "release it first",
             "recover sx --cow-size 3X": "'3X' is not a size",
             "recover sx --cow-size 900G": "does not fit",
+            "recover sx --cow /root/fixed/sx.cow --cow-size 1M": "for the overlay: Read-only file system",
+            "recover ax 9999999 weeks ago": "write a time between 1970 and now",
             "rollback ax latest": "is in use (mounted on /srv/ax), so it cannot be put back",
             "checkpoint ax --name latest": "is no name for a point",
             "checkpoint ax --prune sometimes=3": "is not of hourly, daily, weekly, monthly, yearly",
         }
+        self.owner("mkdir -p /root/fixed && mount -t tmpfs -o ro,size=64M tmpfs /root/fixed")
         before = self.owner("cat /proc/mounts; dmsetup ls; " + SNAPSHOTS)
         for command, words in told.items():
-            done = self.lab.ssh("owner1", f"indestructible {command}", check=False)
-            if done.returncode == 0 or words not in done.stderr:
-                raise Wrong(f"indestructible {command} ended with {done.returncode} and said {done.stderr.strip()!r}, without {words!r}")
-        zone = self.lab.ssh("owner1", "TZ=Europe/Berlin indestructible recover ax '2026-10-25 02:30:00'", check=False)
-        if "was there twice" not in zone.stderr or "2026-10-25 02:30:00+01:00" not in zone.stderr:
-            raise Wrong(f"an ambiguous time was taken: {zone.stderr}")
+            if json.loads(self.refused(f"indestructible {command} --json", words).stdout)["error"].find(words) < 0:
+                raise Wrong(f"indestructible {command} --json does not tell a program {words!r}")
+        self.refused("TZ=Europe/Berlin indestructible recover ax '2026-10-25 02:30:00'",
+                     "Write which one: 2026-10-25 02:30:00+02:00 or 2026-10-25 02:30:00+01:00")
         if self.owner("cat /proc/mounts; dmsetup ls; " + SNAPSHOTS) != before:
             raise Wrong("a refusal changed something")
-        self.owner("indestructible release there")
+        self.owner("umount /root/fixed; indestructible release there")
         # an overlay that is full is told, not hidden
         top = self.ask("recover ax --name small --cow-size 4M")["mount"]
         self.owner(f"dd if=/dev/urandom of={top}/big bs=1M count=32 conv=fsync", check=False)
@@ -127,6 +136,48 @@ class Recover(Drive):
         self.owner("indestructible release small")
         self.clean()
         return [{"refused": len(told) + 1}]
+
+    def unprotected(self, _count):
+        """Recoveries that end in other ways than most leave nothing protected, and nothing less than there was."""
+        number = self.ask("points ax --limit 1")["points"][0]["checkpoint"]
+        again = f"set -e; indestructible recover ax {number}; "
+        self.owner(f"{again} umount /mnt/indestructible/ax; dmsetup remove indestructible-ax; {again} indestructible release ax")  # as after a reboot
+        self.clean()
+        self.owner("set -e; indestructible checkpoint ax --name gone; indestructible recover ax gone; indestructible checkpoint ax --name gone --delete; "
+                   "indestructible release ax")
+        self.clean()
+        # a folder that was there, a link in the path of the overlay's file, and a checkpoint that a person protected
+        self.owner(f"set -e; disk=$(findmnt -no SOURCE /var/lib/indestructible/stores/vault1); chcp ss $disk {number}; mkdir /root/here; "
+                   f"ln -s /var/tmp /root/link; indestructible recover ax {number} --mount /root/here --cow /root/link/ax.cow; "
+                   "indestructible status --json | grep -q '\"state\": \"open\"'; indestructible release ax; "
+                   f"rmdir /root/here; rm /root/link; test ! -e /var/tmp/ax.cow; lscp -s $disk | grep -qw {number}; chcp cp $disk {number}")
+        self.clean()
+        return [{"ends": 3}]
+
+    def quiesce(self, _count):
+        """Whatever hangs while a device is held still, it is let go at the limit; what somebody else has frozen stays so."""
+        self.owner("mkdir -p /root/slow; "
+                   "printf '#!/bin/sh\ntest \"$1\" = -f || sleep 4\nexec /bin/sync \"$@\"\n' >/root/slow/sync; chmod +x /root/slow/sync")
+        make = "indestructible checkpoint ax --name late --after 'touch /root/after' --limit"
+        for command, words in ((f"{make} 2 --before 'trap \"\" TERM; sleep 77'", "did not end within the time limit"),
+                               (f"PATH=/root/slow:$PATH {make} 2", "the time limit of 2 seconds was over before the point was made"),
+                               (f"PATH=/root/slow:$PATH {make} 60 --before 'touch /root/begun' & until test -e /root/begun; do sleep 0.1; done; "
+                                "sleep 1; kill -9 $!; echo killed >&2; exit 1", "killed")):
+            self.owner("rm -f /root/after /root/begun")
+            self.refused(command, words)
+            self.until(lambda: self.owner("test -e /root/after && timeout 5 touch /srv/ax/probe && echo yes", check=False) == "yes", 5,
+                       "the thaw and what is after it")
+        self.owner("fsfreeze -f /srv/ax")
+        self.refused(f"{make} 5", "cannot freeze the file system on /srv/ax: Device or resource busy")
+        self.owner("fsfreeze -u /srv/ax")  # which fails when it is not frozen any more
+        if "late" in [point["name"] for point in self.ask("points ax")["points"]]:
+            raise Wrong("a point was made of what was not held still")
+        # a file system on a volume on the device
+        self.owner("set -e; umount /srv/se; dmsetup create volume --table \"0 $(blockdev --getsz /dev/md/se) linear /dev/md/se 0\"; "
+                   "mount /dev/mapper/volume /srv/se; indestructible checkpoint se --name below --quiesce; indestructible checkpoint se --name below --delete; "
+                   "umount /srv/se; dmsetup remove --retry volume; mount /srv/se")
+        self.clean()
+        return [{"let_go": 3}]
 
     def rollback(self, _count):
         """100 MB of damage on a sparse device of 100 GiB is put back, and that is undone; a mixture is not started."""
@@ -155,6 +206,14 @@ class Recover(Drive):
         if self.owner("test -e /dev/md/big && echo there", check=False) or "complete it first" not in self.lab.ssh(
                 "owner1", "indestructible rollback big latest", check=False).stderr:
             raise Wrong("a mixture was started, or put to another time")
+        done = self.play("site", "--limit", "owner1", "--tags", "mirror_run")
+        if done.returncode == 0 or "its rollback was interrupted" not in " ".join(done.stdout.split()):
+            raise Wrong(f"site does not refuse a mixture: {done.stdout[-2000:]}")
+        self.until(lambda: "mounted" in self.owner("findmnt /var/lib/indestructible/stores/vault1 >/dev/null && echo mounted", check=False), 60, "the store")
+        kept = next(point for point in self.ask("points big --limit 100000 --all")["points"] if (point["name"] or "").startswith("before-rollback"))
+        if self.ask("recover big latest --no-mount --direct --name newest")["checkpoint"] > kept["checkpoint"]:
+            raise Wrong("a mixture is offered as a recovery point")
+        self.owner("indestructible release newest")
         self.ask("rollback big good")
         if self.owner("mount /srv/big && sha256sum </srv/big/data") != good:
             raise Wrong("the rollback was not completed")
@@ -169,6 +228,11 @@ class Recover(Drive):
         except (LabError, ValueError):
             return False
 
+    def done(self, command, words):
+        """Whether a command went well, or was refused with these words; what a kill has left behind may be at work for a moment yet."""
+        done = self.lab.ssh("owner1", f"indestructible {command}", check=False)
+        return done.returncode == 0 or words in done.stderr
+
     def killed(self, count):
         """recover and release are killed at any moment, and the power goes; the next call completes or undoes it."""
         for turn in range(count):
@@ -177,8 +241,9 @@ class Recover(Drive):
                 self.owner("indestructible recover sx --name k latest || indestructible release k && indestructible recover sx --name k latest")
             after = 0.3 + 1.6 * (turn // 2) / max(1, count // 2)
             self.owner(f"timeout -s KILL {after:.2f} indestructible {verb}", check=False)
-            self.owner("indestructible recover sx --name k 1 minute ago" if turn % 4 < 2 else "true", check=False)
-            self.owner("indestructible release k 2>/dev/null; indestructible release k", check=False)
+            if turn % 4 < 2:
+                self.until(lambda: self.done("recover sx --name k 1 minute ago", "a recovery of that name is open"), 10, "a recovery after a kill")
+            self.until(lambda: self.done("release k", "no recovery 'k' is open"), 10, "a release after a kill")
             self.clean()
         for verb in ("recover sx latest --name k", "release k"):
             if verb.startswith("release"):
@@ -218,7 +283,7 @@ class Recover(Drive):
 def main():
     recover = Recover()
     part, count = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2] if len(sys.argv) > 2 else "4"
-    if part not in ("prefix", "postgres", "untouched", "refusals", "rollback", "killed", "long"):
+    if part not in ("prefix", "postgres", "untouched", "refusals", "unprotected", "quiesce", "rollback", "killed", "long"):
         sys.exit(__doc__)
     try:
         rows = getattr(recover, part)(int(count))

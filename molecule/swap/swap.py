@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A store moves to a blank LUN while its devices are written to, and its old LUNs stay its history.
 
-    swap.py CASE...     "refused", "moved", "generations" (after moved), "power", "killed COUNT"; done one after the other on LUNs that are blanked in between;
-                        writes .build/swap-RELEASE.json
+    swap.py CASE...     "refused", "moved", "away" and "generations" (after moved), "power", "killed COUNT"; done one after the other on LUNs that are
+                        blanked in between; writes .build/swap-RELEASE.json
 
 After each move: no acknowledged record is lost, the legs are identical byte for byte, points from before and after it open.
 """
@@ -20,11 +20,15 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
 
-from drive import DEADLINE, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+from drive import DEADLINE, LOAD, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
 DISKS = {0: "ubdb", 1: "ubdc", 2: "ubdd", 3: "ubde"}
 POINT = "/var/lib/indestructible/stores/vault1"
+RECORD = "/var/lib/indestructible/records/stores/vault1.json"
+ACL = "/sys/kernel/config/target/iscsi/iqn.2026-11.org.example:vault1/tpgt_1/acls/iqn.2026-11.org.example:owner1"
 DATA = 200 << 20  # bytes of random data on the wide device
+STEPS = (("start", 1.5, 4), ("moment", 0, 4), ("after", 0, 2))  # where a swap is killed: see kill.py, between so many seconds
+CODE = "import sys; sys.path.insert(0, '/usr/local/sbin/indestructible'); from indestructible_block import _owner; "
 
 
 class Swap(Drive):
@@ -83,6 +87,32 @@ class Swap(Drive):
         self.owner(f"test -e /srv/wide/data || dd if=/dev/urandom of=/srv/wide/data bs=1M count={DATA >> 20} conv=fsync status=none")
         self.sum = self.owner("sync -f /srv/wide; sha256sum </srv/wide/data")
 
+    def complete(self, lun):
+        """The next run completes a swap that was interrupted."""
+        again = f"indestructible swap vault1 --lun {lun} >/dev/null 2>&1 && echo through"
+        self.until(lambda: self.owner(again, check=False), 180, f"the next run to complete the swap to LUN {lun}", pause=3)
+        stores = self.ask("status")["stores"]
+        if self.begun() != "none" or [store["lun"] for store in stores] != [lun]:
+            raise Wrong(f"the next run did not complete the swap to LUN {lun}: {stores}")
+        self.place = lun
+        self.check()
+
+    def begun(self):
+        """How far a swap is, see kill.py."""
+        return self.owner("python3 /root/kill.py")
+
+    def past(self):
+        """A time of now that can be opened later, as people write it; fast, the async device, is seconds behind."""
+        time.sleep(DEADLINE + 2)
+        return self.owner("date -u +%Y-%m-%dT%H:%M:%SZ")
+
+    def opens(self, name, when, least):
+        """A past of a device opens, and has at least so many records."""
+        told = self.ask(f"recover {name} {when} --name test")
+        found = int(self.owner(f"python3 /root/writer.py {told['mount']}/records verify {least}; indestructible release test >/dev/null"))
+        if found < least:
+            raise Wrong(f"{name} as of {when} has {found} records of {least}")
+
     def target(self):
         """A LUN that the store is not on, blank."""
         lun = 1 if self.place != 1 else 3
@@ -108,8 +138,7 @@ class Swap(Drive):
         self.store("wipefs -qa /dev/ubdc; dd if=/dev/zero of=/dev/ubdc bs=1M count=8 status=none; sync")
         self.owner(f"blockdev --flushbufs {where.format(lun=1)}")
         # the mark of another host
-        mark = ("import sys; sys.path.insert(0, '/usr/local/sbin/indestructible'); from indestructible_block import _owner; "
-                "_owner._write_mark(sys.argv[1], _owner.build_mark('11111111-1111-4111-8111-111111111111', 'beta', None, 'now'))")
+        mark = f"{CODE}_owner._write_mark(sys.argv[1], _owner.build_mark('11111111-1111-4111-8111-111111111111', 'beta', None, 'now'))"
         self.owner(f"python3 -c \"{mark}\" {where.format(lun=1)}")
         self.refuse("swap vault1 --lun 1", "is owned by the host beta")
         self.blank(1)
@@ -185,11 +214,13 @@ class Swap(Drive):
         self.owner(f"indestructible generations vault1 --detach {number}")
         # away: the LUN is taken from the host
         self.owner(f"echo 1 >/sys/block/{os.path.basename(disk)}/device/delete; udevadm settle")
-        acl = "/sys/kernel/config/target/iscsi/iqn.2026-11.org.example:vault1/tpgt_1/acls/iqn.2026-11.org.example:owner1"
-        self.store(f"find {acl}/lun_{lun} -type l -delete; rmdir {acl}/lun_{lun}")
+        self.store(f"find {ACL}/lun_{lun} -type l -delete; rmdir {ACL}/lun_{lun}")
         self.refuse("recover fast early", "attach its LUN, then: indestructible generations vault1 --attach")
         wrong = self.owner("readlink -f /dev/disk/by-path/*-lun-2")
         self.refuse(f"generations vault1 --attach {number} --device {wrong}", "holds no nilfs2 volume, and not generation")
+        self.owner(f"mkfs.nilfs2 -q -f -L other {wrong}; udevadm settle")
+        self.refuse(f"generations vault1 --attach {number} --device {wrong}", "holds the volume")
+        self.blank(2)
         if "not attached" not in self.owner("indestructible points fast"):
             raise Wrong("points does not tell what is away")
         done = self.site()  # which maps it again
@@ -201,54 +232,104 @@ class Swap(Drive):
         self.refuse("recover fast early", "is neither a time nor the name of one of its points")
         return {}
 
+    def away(self, _count):
+        """the LUN in use is away, and what is on a retired one opens all the same"""
+        old = self.generations()[0]
+        link = self.store(f"find {ACL}/lun_{self.place} -type l")
+        lun = self.store(f"readlink -f {link}")
+        disk = self.owner(f"basename $(readlink -f /dev/disk/by-path/*-lun-{self.place})")
+        self.store(f"rm {link}; rmdir {ACL}/lun_{self.place}")
+        self.owner(f"echo 1 >/sys/block/{disk}/device/delete; touch /srv/safe/away; sync -f /srv/safe")
+        self.until(lambda: {device["state"] for device in self.state().values()} == {"detached"}, 60, "the legs to be taken out")
+        loops = f"losetup -nlO NAME,BACK-FILE | awk '$2 ~ \"^{POINT}/\" {{print $1}}' | xargs -r losetup -d"
+        self.until(lambda: self.owner(f"{loops}; umount {POINT}; findmnt -n {POINT} || echo gone", check=False) == "gone", 30, "the volume to be unmounted")
+        done = self.lab.ssh(self.host, "indestructible recover fast latest", check=False)
+        if done.returncode == 0 or "can be opened by its time" not in done.stderr:
+            raise Wrong(f"without its LUN latest ended with {done.returncode}: {done.stderr.strip()}")
+        state = f"cat /sys/block/$(basename $(readlink -f /dev/disk/by-uuid/{old['uuid']}))/device/state"
+        self.until(lambda: self.owner(state, check=False) == "running", 30, "the session to be back")
+        self.opens("fast", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(old["ended"])), 1)
+        self.opens("safe", f"early --generation {old['number']}", 1)
+        told = self.ask("points fast")
+        if {point["generation"] for point in told["points"]} != {old["number"]} or "which is in use" not in told["not_attached"][0]:
+            raise Wrong(f"points of a store that is away: {told}")
+        self.store(f"mkdir {ACL}/lun_{self.place}; ln -s {lun} {link}")
+        self.until(self.is_healed, 90, "the devices to run on both legs")
+        return {}
+
     def killed(self, count):
         """a swap that is killed at any moment"""
         self.fill()
+        found, undone = dict.fromkeys(("before", "after", "none"), 0), 0
         for turn in range(count):
-            self.acked = dict.fromkeys(NAMES, 0)
             lun = self.target()
-            self.start_load(600)
-            for attempt in range(3):
-                after = random.uniform(0.5, 6) if count > 5 else (1, 3, 5)[turn % 3] + attempt
-                self.owner(f"timeout -s KILL {after:.2f} indestructible swap vault1 --lun {lun}", check=False)
-            if turn % 3 == 2 and self.ask("generations vault1")["current"] == len(self.generations()) + 1 and self.owner(
-                    "ls /var/lib/indestructible/records/stores").count(".next"):
-                self.owner("indestructible swap vault1 --undo", check=False)
-            self.owner(f"indestructible swap vault1 --lun {lun}", check=False)
-            self.owner(f"test -e {POINT}.next || indestructible swap vault1 --lun {lun}", check=False)
-            if self.ask("status")["stores"][0]["lun"] != lun or len(self.ask("status")["stores"]) != 1:
-                raise Wrong(f"the next run did not complete the swap to LUN {lun}")
-            self.place = lun
-            self.owner("pkill -f '[l]oad.py'; true")
-            for name in NAMES:
-                self.acked[name] = 0
-            self.check()
+            self.owner(f"rm -f /root/load.json /root/acks; nohup {LOAD.format(seconds=600)} >/root/acks 2>&1 &")
+            when = self.past()
+            # while legs are filled, while they are exchanged, and while the new volume takes the place of the old one
+            for where, least, most in (STEPS, STEPS[1:], STEPS[:1])[turn % 3]:
+                step = self.owner(f"python3 /root/kill.py {lun} {random.uniform(least, most):.2f} {where}")
+                found[step] += 1
+            if turn % 3 == 2 and step == "before":
+                self.undo(lun)
+                undone += 1
+            self.complete_under_load(lun, when)
+        if count > 2 and not undone:
+            raise Wrong("no swap was killed in time to be given up")
         self.site()
-        return {"kills": 3 * count}
+        return {"kills": found, "undone": undone}
+
+    def undo(self, lun):
+        """A swap that was begun is given up: nothing of it is left, and its LUN is free."""
+        if self.ask("swap vault1 --undo")["under_way"] or self.begun() != "none":
+            raise Wrong("the swap was not given up")
+        left = self.owner(f"findmnt -n {POINT}.next; grep -F {POINT}.next /etc/fstab; grep -l hold /var/lib/indestructible/records/devices/*", check=False)
+        owner = self.owner(f"python3 -c \"{CODE}print(_owner.look(sys.argv[1]).owner)\" $(readlink -f /dev/disk/by-path/*-lun-{lun})")
+        if left or owner != "None":
+            raise Wrong(f"a swap that was given up has left this: {left}, owner of its LUN: {owner}")
+        self.blank(lun)
+
+    def complete_under_load(self, lun, when):
+        """A swap that was killed is completed while the devices are written to; then what is told to be safe is there, now, at its end and at a time before."""
+        end = time.monotonic() + 180
+        while not self.owner(f"indestructible swap vault1 --lun {lun} >/dev/null 2>&1 && echo through", check=False) and time.monotonic() < end:
+            time.sleep(1)
+        self.owner("pkill -f '[l]oad.py'; true")
+        for line in self.owner("tail -n 40 /root/acks").splitlines():
+            name, _space, number = line.partition(" ")
+            if name in NAMES and number.isdigit():
+                self.acked[name] = int(number)
+        self.complete(lun)
+        for name in NAMES:
+            self.opens(name, when, 1)
+            self.opens(name, "latest", self.acked[name])
 
     def power(self, _count):
         """the owner loses its power in the middle of a swap, before and after its moment"""
         self.fill()
-        for moment in (2, 8):
+        for moment in ("before", "after"):
             self.acked = dict.fromkeys(NAMES, 0)
             lun = self.target()
             self.owner("rm -f /srv/*/records")
             self.start_told_load()
-            time.sleep(3)
+            when = self.past()
             self.owner(f"(setsid indestructible swap vault1 --lun {lun} --limit 40M >/dev/null 2>&1 &)")
-            time.sleep(moment)
+            # what is begun is soon through, so that only the number tells that its moment has come
+            number = self.owner(f"grep generation.: {RECORD}") if moment == "after" else None
+            self.until(lambda number=number: self.owner(f"grep generation.: {RECORD}") != number if number else self.begun() == "before", 120,
+                       f"the swap to be {moment} its moment", pause=0.1)
+            time.sleep(0 if number else 2)
             self.crash()
             self.lab.boot(self.host)
             self.until(lambda: self.owner("findmnt -n /srv/wide", check=False), 60, "the file systems to be mounted")
-            again = f"indestructible swap vault1 --lun {lun} >/dev/null 2>&1 && echo through"
-            self.until(lambda again=again: self.owner(again, check=False), 180, "the next run to complete the swap", pause=3)
-            self.place = lun
-            self.check()
+            self.complete(lun)
+            for name in NAMES:
+                self.opens(name, when, 1)
+                self.opens(name, "latest", self.acked[name])
         self.site()
         return {}
 
 
-CASES = {"refused": Swap.refused, "moved": Swap.moved, "generations": Swap.generations_case, "killed": Swap.killed, "power": Swap.power}
+CASES = {"refused": Swap.refused, "moved": Swap.moved, "away": Swap.away, "generations": Swap.generations_case, "killed": Swap.killed, "power": Swap.power}
 
 
 def main():

@@ -28,6 +28,7 @@ BURST = 128 * MIB  # what is made room for in any case: twice the dirty data at 
 _REACTION = 1.0  # seconds from a look to the moment when md has let go of the leg, on a busy host
 _KEPT = ((HOUR, MINUTE), (DAY, 900), (8 * DAY, 7200))  # samples up to that age are so far apart, in seconds
 _SPARE = 3  # segments beyond the kernel's limit: for the log's own blocks, and for the files beside the legs
+_OUTRUN = 0.25  # share of clean segments below which a cleaner, which begins when 30 % are clean, does not keep up
 _CREDIBLE = 2  # a rate tells about a future of so many times the past that it was measured over
 
 # What was seen at a time (seconds): clean and all segments, and the most bytes that came in a second since the sample before.
@@ -97,11 +98,11 @@ def thin(samples, now):
     return kept
 
 
-def fill_rate(samples, now, window):
+def fill_rate(samples, now, window, cleaned=False):
     """(segments a second, seconds it was measured over) for the last window seconds; (None, 0) when too little is known. Pure.
 
     A volume that has grown has as many segments in use as before. Where a little was freed once, that moment is left out; where it is freed all
-    the time, as by a cleaner, what remains counts.
+    the time, or by a cleaner of its own (cleaned), what remains counts.
     """
     points = [(sample.time, sample.segments - sample.clean) for sample in samples if sample.time <= now]
     inside = [point for point in points if point[0] >= now - window]
@@ -111,7 +112,7 @@ def fill_rate(samples, now, window):
         inside.insert(0, (now - window, used + (more - used) * (now - window - early) / (late - early)))
     steps = [(second[0] - first[0], second[1] - first[1]) for first, second in zip(inside, inside[1:])]
     falls = [step for step in steps if step[1] < 0]
-    if len(falls) * 8 <= len(steps):
+    if not cleaned and len(falls) * 8 <= len(steps):
         steps = [step for step in steps if step[1] >= 0]
     span = sum(step[0] for step in steps)
     if span < MINUTE / 3:
@@ -119,20 +120,23 @@ def fill_rate(samples, now, window):
     return max(0.0, sum(step[1] for step in steps) / span), span
 
 
-def forecast(samples, now, limit):
+def forecast(samples, now, limit, cleaned=False):
     """Seconds until no more than limit segments are clean, or None when that is not in sight. Pure.
 
     A short past tells about a short future only: the shortest window is taken whose own rate fills the store within about its length. A longer one
-    cannot say that it is sooner than the shorter ones have seen.
+    cannot say that it is sooner than the shorter ones have seen. A store with a cleaner (cleaned) fills on purpose until that begins, and the past tells
+    nothing of what comes then: only one whose cleaner does not keep up will be full.
     """
     if not samples:
         return None
     left = samples[-1].clean - limit
     if left <= 0:
         return 0.0
+    if cleaned and samples[-1].clean > _OUTRUN * samples[-1].segments:
+        return None
     found, span, seen = float("inf"), 0, 0.0
     for window in WINDOWS:
-        rate, span = fill_rate(samples, now, window)
+        rate, span = fill_rate(samples, now, window, cleaned)
         own = left / rate if rate else float("inf")
         found = max(seen, own)
         if found <= _CREDIBLE * span and own >= 0.8 * seen:
@@ -192,13 +196,16 @@ def out_of(uuid):
     return None
 
 
+def usage_at(mount):
+    """The Usage of the volume of a Mount (or None); None when that cannot be told."""
+    disk = os.path.basename(os.path.realpath(f"/sys/dev/block/{mount.device}")) if mount else None
+    header = read_super(f"/dev/{disk}") if disk and os.path.exists(f"/dev/{disk}") else None
+    return usage_of(disk, header.reserved) if header else None
+
+
 def room_problem(name, mount, local, record):
     """Why the leg of a device cannot come back onto the volume of a Mount (a sentence), or None. local: the Super of the local leg, or None."""
-    if mount is None:
-        return None
-    disk = os.path.basename(os.path.realpath(f"/sys/dev/block/{mount.device}"))
-    header = read_super(f"/dev/{disk}") if os.path.exists(f"/dev/{disk}") else None
-    usage = usage_of(disk, header.reserved) if header else None
+    usage = usage_at(mount)
     if usage is None:
         return None
     copied, out = to_copy(local, record), out_of(usage.uuid)

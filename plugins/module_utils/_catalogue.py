@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 
-from ._core import Problem, read_text, save_file
+from ._core import Problem, save_file
 from ._mount import read_mounts
 from ._nilfs import Volume
 
@@ -44,10 +44,12 @@ def load(remote):
     """The catalogue: dict(since: int, the first checkpoint with the device; unsafe: list of dict(first, last or None while it is open, why,
     good: the checkpoint before it); points: list of dict(name, checkpoint, time, note)).
     """
-    text = read_text(path_of(remote))
     try:
-        found = json.loads(text) if text else {}
-    except ValueError:
+        with open(path_of(remote), encoding="utf-8") as file:
+            found = json.loads(file.read() or "{}")
+    except FileNotFoundError:
+        found = {}
+    except (OSError, ValueError):
         raise Problem(f"{path_of(remote)} is not readable JSON; it lists the checkpoints that are not safe, so nothing is done without it") from None
     return dict({"since": 1, "unsafe": [], "points": []}, **found)
 
@@ -104,12 +106,13 @@ def open_window(remote, first, why):
     catalogue = load(remote)
     with Volume(point) as volume:
         first = first or volume.counts()[0]
-        if any(window["last"] is None and window["first"] <= first for window in catalogue["unsafe"]):
-            return  # such as of a heal that was interrupted; its last good checkpoint is protected
-        good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
-        if good:
-            volume.protect(good[-1].number)
-    save(remote, with_window(catalogue, first, why, good[-1].number if good else None))
+        if not any(window["last"] is None and window["first"] <= first for window in catalogue["unsafe"]):
+            good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
+            catalogue = with_window(catalogue, first, why, good[-1].number if good else None)
+            save(remote, catalogue)  # first, so that nothing is protected that nobody knows of
+        wanted = next(window["good"] for window in catalogue["unsafe"] if window["last"] is None)
+        if wanted and any(found.number == wanted for found in volume.checkpoints(wanted, 1)):
+            volume.protect(wanted)
 
 
 def close_window(remote):

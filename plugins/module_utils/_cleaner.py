@@ -18,7 +18,7 @@ import time
 from . import _catalogue
 from ._core import STATE_DIR, human_period, list_records, load_record, read_text, run, save_file, wait_until
 from ._nilfs import Volume, cleaners
-from ._points import unbroken
+from ._points import is_last_claim, unbroken
 
 _UNITS = "/etc/systemd/system"
 # It begins when less than 30 % is free and goes on until 40 % is, so that it is done before anything warns, and what it copies is little: the longer
@@ -104,6 +104,12 @@ def stop(record):
         run(["systemctl", "stop", unit_of(record)], ok=None, timeout=60)
 
 
+def resume(record):
+    """Start the cleaner of a store again that stop() has stopped, if it has one."""
+    if os.path.exists(f"{_UNITS}/{unit_of(record)}"):
+        run(["systemctl", "start", unit_of(record)], ok=None, timeout=60)
+
+
 def remove(record):
     """Stop the cleaner for good."""
     stop(record)
@@ -131,10 +137,8 @@ def forget(point, seconds):
                 continue
             _catalogue.save(remote, less)
             for number in old:
-                if not is_wanted(point, number):
-                    found = volume.checkpoints(number, 1)
-                    if found and found[0].number == number and found[0].snapshot:
-                        volume.release(number)
+                if is_last_claim(volume, number, None):  # that of the window is gone already
+                    volume.release(number)
 
 
 def _is_older(volume, number, when):
@@ -146,10 +150,3 @@ def without_old(catalogue, old, first):
     """A catalogue that wants none of the last good checkpoints in old (list of int), without windows that ended before the checkpoint first. Pure."""
     windows = [dict(window, good=None) if window.get("good") in old else window for window in catalogue["unsafe"]]
     return dict(catalogue, unsafe=[window for window in windows if window["last"] is None or window["last"] >= first or window.get("good")])
-
-
-def is_wanted(point, number):
-    """Whether a device of the store on that mount point, or a recovery, needs a checkpoint to stay protected."""
-    remotes = [load_record("devices", name).get("remote") or "" for name in list_records("devices")]
-    return (any(_catalogue.is_named(_catalogue.load(remote), number) for remote in remotes if _catalogue.volume_of(remote) == point)
-            or any(load_record("recoveries", name).get("checkpoint") == number for name in list_records("recoveries")))

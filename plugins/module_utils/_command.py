@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 import time
 
 from . import _generations, _host_config, _leg, _lifecycle, _md, _point, _points, _recovery, _rollback, _swap
-from ._core import Problem, converge, converge_alone, host_lock, human_size, list_records, parse_size, run
+from ._core import Problem, converge, host_lock, human_size, list_records, parse_size, run
 from ._guard import Guard
 from ._table import generations_table, points_table, status_table
 from ._when import iso, parse_time
@@ -42,8 +43,9 @@ def _status(args):
 def _points_of(args):
     since, until = (parse_time(text, time.time(), name) if text else None for name, text in (("--since", args.since), ("--until", args.until)))
     found = _points.read_points(args.device, since, until, args.limit, args.all)
-    away = "".join(f"\nOlder: {one}, not attached (indestructible generations --help)." for one in found["not_attached"])
-    return _tell(args, found, f"{points_table(found['points'])}\n\n{args.device}: {_points.range_text(found['oldest'], found['newest'])}.{away}")
+    away = "".join(f"\nNot there: {one} (indestructible generations --help)." for one in found["not_attached"])
+    more = f"\nThere are more; these are the newest {args.limit} (--limit)." if found["more"] else ""
+    return _tell(args, found, f"{points_table(found['points'])}{more}\n\n{args.device}: {_points.range_text(found['oldest'], found['newest'])}.{away}")
 
 
 def _checkpoint(args):
@@ -52,8 +54,7 @@ def _checkpoint(args):
     else:
         want = {"device": args.device, "name": args.name, "note": args.note, "as_of": args.as_of, "quiesce": args.quiesce, "before": args.before,
                 "after": args.after, "limit": args.limit, "state": "absent" if args.delete else "present"}
-    want = _point.normalize(want)
-    result = converge_alone([want], _point.observe, _point.plan, _point.perform, _point.predict)
+    result = _point.converge_point(_point.normalize(want))
     state = _point.public(result["after"][0])
     return _tell(args, dict(state, changed=result["changed"]), "\n".join(f"Done: {what}." for what in result["actions"]) or "Nothing to do.")
 
@@ -81,8 +82,11 @@ def _recovered(state):
              f"  block device  {state['path']} ({human_size(state['size'])}, {state['content'] or 'nothing that is known on it'})"]
     if state["mount"]:
         lines.append(f"  files         {state['mount']}")
-    elif state["content"] and ("partition table" in state["content"] or "LVM" in state["content"]):
-        lines.append(f"  look inside   {'partx --add ' + state['path'] if 'table' in state['content'] else 'vgimportclone ' + state['path']}")
+    elif state["content"] and "partition table" in state["content"]:
+        flags, missing = ("-ar", "-a")[state["mode"] == "overlay"], "" if shutil.which("kpartx") else "; the package kpartx has it"
+        lines.append(f"  look inside   kpartx {flags} {state['path']} (and kpartx -d before the release{missing})")
+    elif state["content"] and "LVM" in state["content"]:
+        lines.append(f"  look inside   vgimportclone {state['path']}")
     if state["mode"] == "overlay":
         lines.append(f"  writable; what is written goes to {state['cow']} ({human_size(state['cow_size'])}) and is gone at the release or a reboot")
     return "\n".join(lines + [f"Close it: indestructible release {state['name']}"])
@@ -95,9 +99,9 @@ def _release(args):
     elif not names:
         raise Problem(f"no recovery {args.name!r} is open, and none of a device of that name; there are: {', '.join(list_records(_recovery.KIND)) or 'none'}")
     with host_lock():
-        for name in names:
-            _recovery.converge_one(_recovery.normalize({"name": name, "device": None, "state": "absent"}))
-    return _tell(args, {"released": names}, "\n".join(f"Released {name}." for name in names) or "Nothing was open.")
+        results = [_recovery.converge_one(_recovery.normalize({"name": name, "device": None, "state": "absent"})) for name in names]
+    actions = [what for result in results for what in result["actions"]]
+    return _tell(args, {"released": names, "actions": actions}, "\n".join(f"Done: {what}." for what in actions) or "Nothing was open.")
 
 
 def _roll_back(args):
@@ -207,8 +211,10 @@ def _add_checkpoint(one):
     one.add_argument("--as-of", metavar="WHEN", help="name the point of that time instead of making one now")
     one.add_argument("--quiesce", action=argparse.BooleanOptionalAction, default=None, help="freeze the file system meanwhile (when it is mounted)")
     one.add_argument("--before", action="append", default=[], metavar="COMMAND", help="run this first, to hold an application still; may be repeated")
-    one.add_argument("--after", action="append", default=[], metavar="COMMAND", help="run this at the end, whatever happened; may be repeated")
-    one.add_argument("--limit", type=int, default=30, metavar="SECONDS", help="after so long everything is let go whatever happens (30)")
+    one.add_argument("--after", action="append", default=[], metavar="COMMAND",
+                     help="run this at the end, whatever happened, for at most --limit; may be repeated")
+    one.add_argument("--limit", type=int, default=30, metavar="SECONDS",
+                     help="so long --before and the freeze may take in all; then everything is let go whatever happens (30)")
     one.add_argument("--delete", action="store_true", help="release the point --name instead")
     one.add_argument("--prune", nargs="+", metavar="PERIOD=COUNT", help="release all points but the newest of so many hourly, daily, weekly, monthly, yearly")
     one.add_argument("--prefix", default="", help="prune only points whose names begin so")
@@ -254,7 +260,7 @@ def _add_generations(one):
 
 def _add_release(one):
     which = one.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", nargs="?", help="name of a recovery, or of a device for all of its recoveries")
+    which.add_argument("name", nargs="?", help="name of a recovery; when there is none of that name, of a device for all of its recoveries")
     which.add_argument("--all", action="store_true", help="every recovery of this host")
 
 
@@ -294,7 +300,7 @@ def main(arguments=None):
         one = verbs.add_parser(verb, help=what, description=what.capitalize() + ".")
         if options:
             options(one)
-            one.add_argument("--json", action="store_true", help="as JSON, for programs")
+            one.add_argument("--json", action="store_true", help='as JSON, for programs; what went wrong is {"error": "..."}, with exit status 1')
     args, rest = parser.parse_known_args(arguments)
     # before Python 3.12 a WHEN behind the options is left over, because its place before them was empty
     if rest and not any(word.startswith("-") for word in rest) and getattr(args, "as_of", None) == []:
@@ -304,5 +310,7 @@ def main(arguments=None):
     try:
         return VERBS[args.verb][0](args)
     except Problem as problem:
+        if getattr(args, "json", False):
+            _tell(args, {"error": str(problem)}, "")
         sys.stderr.write(f"indestructible: {problem}\n")
         return 1

@@ -17,7 +17,7 @@ import contextlib
 import json
 import os
 
-from . import _owner
+from . import _catalogue, _owner
 from ._blockdev import is_block
 from ._core import STATE_DIR, Problem, list_records, load_record, read_text, run, save_file, save_record
 from ._link import Link
@@ -46,8 +46,9 @@ def current(store):
 
 
 def retired(store):
-    """Retired generations of a store (by its name), newest first: dicts with number, uuid, place, identity, began and ended (seconds since 1970),
-    last (its last checkpoint), devices (dict name -> dict uuid, since, points: list of named points).
+    """Retired generations of a store (by its name), newest first: dicts with number, uuid, place, identity, began and ended (seconds since 1970, it was in
+    use in between), last (its last checkpoint), devices (dict name -> dict uuid, unsafe_from as in the record of a device, since, points: list of named
+    points). The last two, and last, are missing of one whose LUN was away when it was retired.
     """
     return sorted(load_record("stores", store).get("generations", []), key=lambda one: -one["number"])
 
@@ -72,29 +73,39 @@ def is_attached(store, number):
     return bool(mount and mount.fstype == "nilfs2")
 
 
-def write_down(point, store):
-    """Write what this host knows of the generations of a store to the volume on point."""
+def write_down(point, store, ended=None):
+    """Write what this host knows of the generations of a store to the volume on point. ended: when that one is retired (seconds since 1970)."""
     record = load_record("stores", store)
-    told = {key: record.get(key) for key in ("generation", "generations", "uuid")}
-    save_file(f"{point}/{FILE}", json.dumps(dict(told, store=store), indent=1, sort_keys=True) + "\n", 0o600)
+    told = {key: record.get(key) for key in ("generation", "generations", "uuid", "began")}
+    save_file(f"{point}/{FILE}", json.dumps(dict(told, store=store, ended=ended), indent=1, sort_keys=True) + "\n", 0o600)
 
 
 def learn(point, store):
-    """Take the generations of a store from its volume on point, for a host that knows none of them (it adopted the store)."""
+    """Note when the generation of a store on point began; a host that knows none of them (it adopted the store) takes them from its volume."""
     record, text = load_record("stores", store), read_text(f"{point}/{FILE}")
-    if not text or record.get("generation"):
-        return
-    try:
-        told = json.loads(text)
-        save_record("stores", store, dict(record, generation=int(told["generation"]), generations=list(told["generations"] or [])))
-    except (ValueError, KeyError, TypeError):
-        raise Problem(f"{point}/{FILE} is not readable; move it away to go on without the older generations of {store}") from None
+    new = dict(record)
+    if text and not record.get("generation"):
+        try:
+            told = json.loads(text)
+            new.update(generation=int(told["generation"]), generations=list(told["generations"] or []), began=told.get("began"))
+        except (ValueError, KeyError, TypeError):
+            raise Problem(f"{point}/{FILE} is not readable; move it away to go on without the older generations of {store}") from None
+    found = read_super(mount_at(point).source) if new.get("generation", 1) == 1 else None
+    if found:
+        new["began"] = found.made  # of a later one the swap notes it: its volume was made some time before that
+    if new != record:
+        save_record("stores", store, new)
 
 
 def describe(store, generation):
     """One line about a generation."""
     return (f"generation {generation['number']} of {store} ({place_text(generation['place'])}, volume {generation['uuid']}, "
             f"{iso(generation['began'])} to {iso(generation['ended'])})")
+
+
+def is_there(store, number):
+    """Whether a retired generation is known and its LUN is to be seen, without a login."""
+    return any(one["number"] == number and (is_attached(store, number) or find_disk(one["uuid"])) for one in retired(store))
 
 
 def find_disk(uuid):
@@ -143,7 +154,35 @@ def attach(store, number, device=None):
     (_owner.take_over if owner and not owner["here"] else _owner.claim)(device)
     make_directories(point)
     run(["mount", "-t", "nilfs2", "-o", "ro,nogc,noatime", device, point], timeout=300)
+    _learn_points(store, number, point)
     return point
+
+
+def _learn_points(store, number, point):
+    """Read what the catalogues on a retired generation tell, when its LUN was away as it was retired."""
+    def told(name, known):
+        image = f"{point}/{os.path.basename(load_record('devices', name).get('remote') or '')}"
+        if "points" in known or not read_text(_catalogue.path_of(image)):
+            return known
+        catalogue = _catalogue.load(image)
+        return dict(known, since=catalogue["since"], points=catalogue["points"])
+
+    record = load_record("stores", store)
+    new = [one if one["number"] != number else dict(one, devices={name: told(name, known) for name, known in one["devices"].items()})
+           for one in record.get("generations", [])]
+    if new != record.get("generations", []):
+        save_record("stores", store, dict(record, generations=new))
+
+
+def _refuse_used(store, generation):
+    """Raise Problem while recoveries of a retired generation are on record, half-open ones included."""
+    point = point_of(store, generation["number"])
+    known = {name: load_record("recoveries", name) for name in list_records("recoveries")}
+    used = [name for name, recovery in known.items() if recovery.get("store_point") == point or recovery.get("volume") == generation["uuid"]]
+    if not used and is_attached(store, generation["number"]):
+        used = [mount.point for mount in snapshot_mounts(mount_at(point).source)]
+    if used:
+        raise Problem(f"generation {generation['number']} of {store} is in use by the recovery {', '.join(used)}; release it first")
 
 
 def detach(store, number):
@@ -151,26 +190,28 @@ def detach(store, number):
     point, generation = point_of(store, number), one_of(store, number)
     if not is_attached(store, number):
         return
-    used = [name for name in list_records("recoveries") if load_record("recoveries", name).get("store_point") == point]
-    used += [mount.point for mount in snapshot_mounts(mount_at(point).source)] if not used else []
-    if used:
-        raise Problem(f"generation {generation['number']} of {store} is in use by the recovery {', '.join(used)}; release it first")
+    _refuse_used(store, generation)
     unmount(point)
     with contextlib.suppress(OSError):
         os.rmdir(point)
 
 
 def forget(store, number):
-    """Forget a retired generation: it is not asked for any more, and its LUN may be given to something else. What the LUN holds stays."""
-    detach(store, number)
+    """Forget a retired generation: it is not asked for any more, and its LUN may be given to something else. What the LUN holds stays.
+
+    Raises Problem while recoveries of it are on record, for only they know what has to be taken down.
+    """
     generation = one_of(store, number)
+    _refuse_used(store, generation)
+    detach(store, number)
     disk = find_disk(generation["uuid"])
     if disk and not main_mount(disk):
         _owner.release(disk)
     record = load_record("stores", store)
     save_record("stores", store, dict(record, generations=[one for one in record.get("generations", []) if one["number"] != number]))
-    if mount_at(record.get("mount") or "/"):
-        write_down(record["mount"], store)
+    if record.get("mount") and mount_at(record["mount"]):
+        with contextlib.suppress(OSError):  # what cannot be written now is written by the next swap
+            write_down(record["mount"], store)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 
-from . import _host_config
-from ._core import RUN_DIR, Problem, is_locked, read_text
+from . import _host_config, _lifecycle
+from ._core import RUN_DIR, Locked, Problem, is_locked, read_text
 from ._generations import place_of
 from ._guard_store import StoreWatch
 from ._loop import keep_order, loops, note_order
@@ -66,7 +66,8 @@ class Guard:
         self.stores, self.config, self.started = [], None, False
         self._stop = threading.Event()
         self._looked = self._published = self._measured = 0.0
-        self._told = self._ordered = None
+        self._ordered = self._starter = None
+        self._told = {}  # what was said last of what is wrong with something, a sentence
         self._program = _program()
 
     def stop(self, *_ignored):
@@ -85,7 +86,11 @@ class Guard:
                 self._look(now)
             busy = False
             for store in self.stores:
-                busy = store.tick(now) or busy
+                try:
+                    busy = store.tick(now) or busy
+                    self._once(f"store {store.name}")
+                except (Problem, OSError) as problem:  # which keeps no other store from being watched
+                    self._once(f"store {store.name}", f"store {store.name}: {problem}")
             if now - self._published >= 1:
                 self._published = now
                 self._publish(now)
@@ -97,13 +102,18 @@ class Guard:
         for store in self.stores:
             store.room.end()
 
+    def _once(self, about, sentence=None):
+        """Say what is wrong with something, once until it is another thing; without a sentence it is well."""
+        if sentence and sentence != self._told.get(about):
+            self.say(4, sentence)
+        self._told[about] = sentence
+
     def _load(self):
         try:
             self.config = _host_config.load()
+            self._once("the configuration")
         except Problem as problem:
-            if self.config or not self._told:
-                self.say(4, str(problem))
-            self._told = str(problem)
+            self._once("the configuration", str(problem))
             return
         old = {store.name: store for store in self.stores}
         self.stores, before_us = [], {} if self.started else _told()
@@ -144,8 +154,8 @@ class Guard:
                 if device.failing:
                     continue
                 was = device.state
-                device.look(known)
                 try:
+                    device.look(known)
                     if device.is_in and not store.busy:
                         # also one that somebody else brought in, and did not live to see healed
                         if was not in ("attached", "recovering") or device.is_unfinished():
@@ -155,8 +165,27 @@ class Guard:
                             self.say(5, said)
                         if device.may_overtake() and not is_locked():
                             store.doubt(device, now)
+                    self._once(f"device {device.name}")
                 except Problem as problem:
-                    self.say(4, f"device {device.name}: {problem}")
+                    self._once(f"device {device.name}", f"device {device.name}: {problem}")
+        if self.config and _lifecycle.late() and not (self._starter and self._starter.is_alive()):
+            self._starter = threading.Thread(target=self._start_late, args=(self.config,), daemon=True)
+            self._starter.start()
+
+    def _start_late(self, config):
+        """Start the devices whose local legs have come since the boot, and mount their file systems; in a thread, for both may take a while."""
+        for name in _lifecycle.late():
+            try:
+                device = _lifecycle.start_late(config, name)
+                if device:
+                    points = _lifecycle.mount(device)
+                    mounted = f", and {', '.join(points)} mounted" if points else ""
+                    self.say(5, f"device {name}: it could not be started at boot; now it was started from its local leg{mounted}")
+                self._once(f"late {name}")
+            except Locked:
+                pass  # a run of Ansible goes first
+            except (Problem, OSError) as problem:
+                self._once(f"late {name}", f"device {name}: {problem}")
 
     def _publish(self, now):
         """Write down how far behind the stores are, for whoever asks; in memory, a moment old."""

@@ -18,7 +18,7 @@ import time
 
 from ._core import Problem, load_record, read_text, write_text
 from ._loop import keep_order, loops, set_write_cache
-from ._md import HELD, UNDER_WAY, device_of, holder_of
+from ._md import HELD, UNDER_WAY, device_of, holder_of, members_of
 from ._md_act import keep_listed, remove_remote, update_record
 from ._nilfs import Volume
 
@@ -113,20 +113,30 @@ class DeviceWatch:
         self.want = {key: device[key] for key in ("name", "local", "remote", "size")}
         self.gate = Gate(device["time_base"])
         self.array = self.remote = self.local = None  # kernel names: md127, loop1, and the local leg's device
+        self.holder = None  # the array, also of a device that the guard leaves alone
         self.state = "stopped"
+        self.is_last = False  # whether the remote leg is the only whole one, so that the data is there alone
         self.mode, self.settled = None, False
         self.held = Progress()
         self.failing = None  # the thread that takes the leg out
         self.healing = self.failed = False  # failed: that md took the leg out after an error has been dealt with
 
+    def record(self):
+        """What is remembered of the device (dict). One that cannot be read keeps nobody from watching the legs, but the bitmap forgets nothing."""
+        try:
+            return load_record("devices", self.name)
+        except Problem:
+            return {"hold": True}
+
     def look(self, known=None):
         """Find the array and its legs, and say how the remote leg is: attached, recovering, faulty, out, or stopped."""
         known = loops() if known is None else known
         local = device_of(self.device["local"], known)
-        # one that is being adopted runs from its remote leg alone; the bitmap of one that is being created has yet to become clean
-        self.array = None if load_record("devices", self.name).get("phase") in UNDER_WAY else holder_of(local)
         # by name: to ask the store for the file may wait for a log that is being written
         remote = next((loop.device for loop in known if loop.backing == self.device["remote"]), None)
+        self.holder = holder_of(local) or holder_of(remote)
+        # one that is being adopted runs from its remote leg alone; the bitmap of one that is being created has yet to become clean
+        self.array = None if self.record().get("phase") in UNDER_WAY else self.holder
         self.local, self.remote = (os.path.basename(path) if path else None for path in (local, remote))
         self.look_again()
         if self.state in ("attached", "recovering"):
@@ -138,6 +148,13 @@ class DeviceWatch:
         self.state = ("stopped" if not self.array else "faulty" if "faulty" in words else "attached" if "in_sync" in words
                       else "recovering" if any(words) else "out")
         self.failed = self.failed and not self.is_in
+        whole = self._whole()
+        self.is_last = bool(whole) and whole == [self.remote]
+
+    def _whole(self):
+        """Kernel names (list) of the legs in the array that are whole."""
+        names = [os.path.basename(member) for member in members_of(self.holder)]
+        return [name for name in names if "in_sync" in (read_text(f"/sys/block/{self.holder}/md/dev-{name}/state") or "").split(",")]
 
     @property
     def is_in(self):
@@ -147,7 +164,7 @@ class DeviceWatch:
     @property
     def is_taken_out(self):
         """Whether a leg that is faulty is so because a run of Ansible or the command takes it out."""
-        return self.state == "faulty" and bool(load_record("devices", self.name).get("leaving"))
+        return self.state == "faulty" and bool(self.record().get("leaving"))
 
     @property
     def is_idle(self):
@@ -156,7 +173,7 @@ class DeviceWatch:
 
     def is_unfinished(self):
         """Whether a heal was begun, and nobody has noted its end."""
-        return "_began" in (load_record("devices", self.name).get("heal") or {})
+        return "_began" in (self.record().get("heal") or {})
 
     def held_up(self, now):
         """Seconds for which the application has waited for the remote leg alone."""
@@ -168,7 +185,8 @@ class DeviceWatch:
         time_base = f"/sys/block/{self.array}/md/bitmap/time_base"
         if float(read_text(time_base) or 0) < HELD:
             write_text(time_base, str(HELD))
-        wanted = self.device["replication"]
+        # an acknowledged fsync has to be somewhere, and without a whole local leg that is the LUN
+        wanted = "sync" if self.is_last else self.device["replication"]
         known = load_record("devices", self.name).get("replication")
         if known is None or (known, wanted) == ("sync", "async"):
             update_record(self.want, replication=wanted)  # before: from now on the legs are only equal as far as the bitmap, held as it is, says
@@ -176,7 +194,8 @@ class DeviceWatch:
             return None
         set_write_cache(f"/dev/{self.remote}", "write through" if wanted == "async" else "write back")
         was, self.mode, self.settled = self.mode, wanted, False
-        return f"device {self.name}: replication is {wanted} now, and was {was}"
+        why = ", because its local leg is not whole" if self.is_last else ""
+        return f"device {self.name}: replication is {wanted} now, and was {was}{why}"
 
     def may_overtake(self):
         """Whether writes are behind in a loop that does not keep their order. To forbid that waits for the leg, so it is left to whoever attaches one."""
@@ -184,7 +203,7 @@ class DeviceWatch:
 
     def settle_mode(self):
         """After a commit in `sync` mode the legs are equal again."""
-        if not self.settled and self.mode == "sync" and load_record("devices", self.name).get("replication") == "async":
+        if not self.settled and self.mode == "sync" and self.record().get("replication") == "async":
             update_record(self.want, replication="sync")
         self.settled = True
 
@@ -201,20 +220,27 @@ class DeviceWatch:
         if committed is not None:
             gate.committed(committed)
         # while a new leg is being filled nothing may be forgotten (_swap), nor what has yet to be healed
-        if gate.due(now) and not load_record("devices", self.name).get("hold") and not self.may_overtake():
+        if gate.due(now) and not self.record().get("hold") and not self.may_overtake():
             done = self._pass()
-            gate.passed(time.monotonic(), *done)
+            if done:
+                gate.passed(time.monotonic(), *done)
 
     def _pass(self):
-        """Have the kernel make one pass. It makes no second one in this time, even if this program stops right here: it is told to wait long enough."""
+        """Have the kernel make one pass; returns what the remote leg has completed and has under way, None when somebody stopped the array just now.
+
+        It makes no second pass in this time, even if this program stops right here: it is told to wait long enough.
+        """
         path = f"/sys/block/{self.array}/md/bitmap/time_base"
-        write_text(path, str(self.gate.time_base - 1))
         try:
-            time.sleep(_PASS_SECONDS)
-        finally:
-            write_text(path, str(HELD))
+            write_text(path, str(self.gate.time_base - 1))
+            try:
+                time.sleep(_PASS_SECONDS)
+            finally:
+                write_text(path, str(HELD))
+        except Problem:
+            return None
         stat = numbers(f"/sys/class/block/{self.remote}/stat")
-        return stat[4], stat[8]
+        return (stat[4], stat[8]) if len(stat) > 8 else None
 
     def leave(self, unsafe_from):
         """Take the leg out while its store still works: what it holds is committed, so that it stays whole. Waits as fail() does.
@@ -227,8 +253,9 @@ class DeviceWatch:
         remove_remote(self.want, 60)
         try:
             with Volume(os.path.dirname(self.device["remote"])) as volume:
-                volume.sync()
-            update_record(self.want, clean_detach=whole or None)
+                number = volume.sync()
+            # later checkpoints hold nothing newer of it
+            update_record(self.want, clean_detach=whole or None, unsafe_from=load_record("devices", self.name).get("unsafe_from") or number + 1)
             if not whole:
                 keep_listed(self.want)
         except Problem:
@@ -240,7 +267,7 @@ class DeviceWatch:
     @property
     def has_local(self):
         """Whether the local leg is whole."""
-        return "in_sync" in (read_text(f"/sys/block/{self.array}/md/dev-{self.local}/state") or "").split(",")
+        return any(name != self.remote for name in self._whole())
 
     def need_local(self):
         """Raise Problem unless the local leg is whole: without it the remote one is the last, and is never taken out."""

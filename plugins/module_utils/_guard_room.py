@@ -134,9 +134,10 @@ class RoomWatch:
             self._peak = 0
         self._recent = max(sample.peak for sample in history.samples if sample.time >= moment - HOUR)
         known = self.samples()
-        self.left = forecast(known, moment, self.limit)
+        cleaned = bool(self.store.get("keep"))
+        self.left = forecast(known, moment, self.limit, cleaned)
         for name, window in (("hour", HOUR), ("day", DAY), ("week", WEEK)):
-            rate = fill_rate(known, moment, window)[0]
+            rate = fill_rate(known, moment, window, cleaned)[0]
             self.rates[name] = None if rate is None else int(rate * usage.segment)
         if self._warn(moment) or now - self._saved >= _SAVE:
             self._saved = now

@@ -30,8 +30,9 @@ _RENEW, _GLANCE = 5, 1  # seconds
 _RETRY_FIRST, _RETRY_LAST = 1, 60  # seconds between attempts to bring legs back
 _QUICK = 0.05  # seconds; a commit that takes longer is looked at often
 _FORGET = 3600  # seconds between looks at what the history that is no more had protected
+_IDLE = 5  # seconds between looks whether there is anything to bring back
 _LOOK_FOR_ROOM = 5  # seconds between looks whether a full store has room again
-_CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again
+_CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again, and a store has to be well until it fails anew
 
 
 def next_pause(pause, calm):
@@ -50,6 +51,7 @@ class StoreWatch:
         self.disk = None
         self.progress = Progress()
         self.problem = None  # what keeps the legs out, a sentence
+        self.endured = None  # the devices that run from their remote legs alone while the store fails, and when it was last seen to
         self.pause, self.next_try, self.joined = 0, 0.0, None
         self.busy = self.ending = None  # the threads that bring legs back, and that note the end of a heal
         self.sound = None  # the newest checkpoint (int) of a time in which loops kept the order of writes
@@ -81,9 +83,10 @@ class StoreWatch:
             self._go.clear()
             began, number, error, arrived = self.began, None, None, self.room.mark()
             try:
-                if began - self.renewed >= _RENEW and self.disk:
-                    _owner.renew(f"/dev/{self.disk}")  # the target may have forgotten it, and another host may have taken the store over
+                disk = self.link.disk() if began - self.renewed >= _RENEW else None  # asked anew: what was just given up is left alone
+                if disk:
                     self.renewed = began
+                    _owner.renew(f"/dev/{disk}")  # the target may have forgotten it, and another host may have taken the store over
                 self.room.learn(self.disk)
                 if self._is_due(began):
                     self.last_start = began
@@ -96,8 +99,8 @@ class StoreWatch:
                 if error:
                     self.error = error
                     continue
-                self.even = began
                 if number or not self._dirty:
+                    self.even = began
                     self.room.committed(arrived)
                 if number:
                     self.error, self.good, self.checkpoint, self.wall = None, began, number, time.time()
@@ -124,9 +127,12 @@ class StoreWatch:
     def tick(self, now):
         """Watch, commit, and begin to bring legs back. Returns True while something is under way that has to be looked at often."""
         joined = [device for device in self.devices if device.is_in and not device.failing]
+        last = [device for device in self.devices if device.is_last]
         if self.room.look(now, self.disk, [device.remote for device in joined]):
-            self.leave(joined, now)
-            joined = []
+            leaving, joined = [device for device in joined if device not in last], [device for device in joined if device in last]
+            if leaving:
+                self.leave(leaving, now)
+            self._endure(last, "it is full but for a reserve", now)
         broken = [device for device in self.devices if device.state == "faulty" and not device.failing and not device.failed]
         taken = [device for device in broken if device.is_taken_out]
         if len(broken) > len(taken) and not self.busy:  # seen by nobody until now, such as while there was no guard
@@ -149,14 +155,16 @@ class StoreWatch:
         if joined and self.store.get("keep") and (self.forgot is None or now - self.forgot >= _FORGET):
             self.forgot = now
             threading.Thread(target=self._forget, daemon=True).start()
-        if stuck > self.store["commit_deadline"]:
+        if stuck > self.store["commit_deadline"] and not last:
             self.link.abort()  # whatever waits there, also an attempt to bring legs back
         if self.busy and not self.busy.is_alive():
             self.busy = None
-        wanted = any(device.state in ("out", "faulty", "stopped") and not device.failing for device in self.devices)
+        wanted = not self.disk or any(device.state in ("out", "faulty") and not device.failing for device in self.devices)
         if wanted and not self.busy and now >= self.next_try:
             self.busy = threading.Thread(target=self._join, args=(now,), daemon=True)
             self.busy.start()
+        elif not wanted and not self.busy and joined and len(joined) == len(self.devices):
+            self._is_well()  # also when it was somebody else who brought the legs back
         return stuck > 0 or committing > _QUICK or bool(self.busy) or (bool(joined) and self.room.is_near)
 
     def _judge(self, joined, now, stuck, committing):
@@ -208,19 +216,35 @@ class StoreWatch:
             self.forgot = time.monotonic() - _FORGET + 60  # a run of Ansible goes first, or the store failed just now
 
     def fail(self, why, now):
-        """Take all legs on this store out."""
-        hurt = [device for device in self.devices if device.state in ("attached", "recovering", "faulty") and not device.failing]
+        """Take all legs on this store out, but for those without which there would be no data."""
+        for device in self.devices:
+            device.look_again()
+        last = [device for device in self.devices if device.is_last]
+        hurt = [device for device in self.devices
+                if device.state in ("attached", "recovering", "faulty") and not device.failing and device not in last]
         self._let_go(hurt)
-        if not self.room.is_full:  # then the disk is well, and it is nilfs2 that refused
+        if not self.room.is_full and not last:  # when it is full the disk is well, and it is nilfs2 that refused
             self.link.abort()
         self.error = None
-        self.pause = next_pause(self.pause, now - self.joined if self.joined else 0)
-        self.next_try = now + self.pause
+        self._endure(last, why, now)
+        if hurt or not last:
+            self.pause = next_pause(self.pause, now - self.joined if self.joined else 0)
+            self.next_try = now + self.pause
         if hurt:
             names = ", ".join(device.name for device in hurt)
             self.problem = why
             self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
+
+    def _endure(self, last, why, now):
+        """Say, once until the store is well for a while, that legs stay in whatever happens, because their devices have no other."""
+        if not last:
+            return
+        names, before = ", ".join(device.name for device in last), self.endured
+        self.endured = (names, now)
+        if not before or before[0] != names or now - before[1] >= _CALM:
+            they = "runs from its remote leg alone, which stays" if len(last) == 1 else "run from their remote legs alone, which stay"
+            self.say(3, f"store {self.name}: {why}; {names} {they} in")
 
     def doubt(self, device, now):
         """Have a leg healed whose writes may have overtaken each other: the bitmap still lists all that was written since the commits before."""
@@ -261,22 +285,28 @@ class StoreWatch:
     def _join(self, now):
         """Bring the store and then the legs back; in a thread, under the lock of the host."""
         try:
-            devices = [device for device in self.devices if is_ours(device.device) and not load_record("devices", device.name).get("detached")]
-            for device in self.devices:
-                device.look()
-            devices = [device for device in devices if not device.is_in]
+            devices, problems = self._wanting()
             if devices and self.room.usage and not self._with_room(devices):
                 self.next_try = now + _LOOK_FOR_ROOM
                 return
-            if not devices or any(device.failing for device in self.devices):
-                self.next_try = now + (1 if devices else 5)
+            if any(device.failing for device in self.devices):
+                self.next_try = now + 1
+                return
+            # a store is brought also when no device wants it, for its history and for whoever asks whether its owner lives
+            if not self._is_wanted(devices):
+                self.next_try = now + _IDLE
+                if problems:
+                    raise Problem("; ".join(problems))
+                if any(device.is_in for device in self.devices):
+                    self._is_well()
                 return
             self.link.ensure()
             with host_lock(5):
-                if os.path.exists(LEAVING) or self.closed:
+                if not self._is_wanted(devices):
+                    self.next_try = now + _IDLE
                     return
                 self._bring_store()
-                problems, fitting = [], self._with_room(devices)
+                fitting = self._with_room(devices)
                 for device in fitting:
                     try:
                         self._bring_leg(device)
@@ -288,7 +318,8 @@ class StoreWatch:
             if len(fitting) < len(devices):
                 self.next_try = time.monotonic() + _LOOK_FOR_ROOM
                 return
-            self.room.note_in()
+            if devices:
+                self._is_well()
             self.problem = None
         except Locked:
             self.next_try = time.monotonic() + _RETRY_FIRST
@@ -298,6 +329,33 @@ class StoreWatch:
             if str(problem) != self.problem:
                 self.problem = str(problem)
                 self.say(4, f"store {self.name}: {problem}; trying again")
+
+    def _is_well(self):
+        """All legs are in that are wanted in."""
+        self.room.note_in()
+        self.problem = None
+
+    def _wanting(self):
+        """The devices that run and want their remote legs back (list), and why that cannot be told of others (list of str)."""
+        devices, problems = [], []
+        for device in self.devices:
+            device.look()
+            try:
+                if device.state in ("out", "faulty") and is_ours(device.device) and not load_record("devices", device.name).get("detached"):
+                    devices.append(device)
+            except Problem as problem:
+                problems.append(str(problem))
+        return devices, problems
+
+    def _is_wanted(self, devices):
+        """Whether there is anything to bring: legs of these devices, or the store itself. Raises Problem when they want one that is out of use."""
+        if self.closed or os.path.exists(LEAVING) or (not devices and self.link.disk()):
+            return False
+        if mount_at(self.store["mount"]) or _nilfs_volume.is_used(load_record("stores", self.name)):
+            return True
+        if devices:
+            raise Problem("it was unmounted or given up on purpose, and stays so until the playbook indestructible.block.site is run")
+        return False
 
     def _with_room(self, devices):
         """Those of the devices whose legs the store has room for, the smallest first. That others have none is said once."""
@@ -323,6 +381,9 @@ class StoreWatch:
         if mount and self.link.disk():
             _owner.renew(f"/dev/{self.link.disk()}")
         if mount and (not self.link.disk() or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
+            last = ", ".join(device.name for device in self.devices if device.is_last)
+            if last:
+                raise Problem(f"its volume is broken, and is not mounted again because of what runs from its remote leg alone ({last})")
             self.say(5, f"store {self.name}: its volume is broken and is mounted again")
             self._clear()
             _nilfs_volume.take_down(self.name, point)

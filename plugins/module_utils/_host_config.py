@@ -15,10 +15,11 @@ import json
 import os
 from collections import namedtuple
 
-from ._core import STATE_DIR, Problem, load_record, read_text
+from ._core import RUN_DIR, STATE_DIR, Problem, load_record, read_text, save_file
 from ._md import HELD
 
 PATH = "/etc/indestructible.json"
+LATE = f"{RUN_DIR}/late"  # a file with the names of the devices that late() tells, a line each
 
 # stores and devices: dicts of dicts by name, as resolve_stores and resolve_devices give them; stamp tells one version of the file from another
 Config = namedtuple("Config", "stores devices stamp")
@@ -45,10 +46,17 @@ def load():
     try:
         found = json.loads(text)
         # after a swap, until the variables say so too
-        stores = {store["name"]: dict(store, **load_record("stores", store["name"]).get("place") or {}) for store in found["stores"]}
+        stores = {store["name"]: dict(store, **_place_of(store["name"])) for store in found["stores"]}
         return Config(stores, {device["name"]: device for device in found["devices"]}, seen)
     except (ValueError, KeyError, TypeError) as error:
         raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
+
+
+def _place_of(name):
+    try:
+        return load_record("stores", name).get("place") or {}
+    except Problem:
+        return {}  # whoever acts on that store is told; the others go on
 
 
 def mirror_of(device, state="attached", wait=0):
@@ -61,3 +69,14 @@ def is_ours(device):
     """Whether the device is made and not taken out of use on purpose."""
     record = load_record("devices", device["name"])
     return record.get("phase") == "ready" and not record.get("stopped")
+
+
+def late():
+    """Names (list of str) of the devices that could not be started at boot and have not run since."""
+    return (read_text(LATE) or "").split()
+
+
+def note_late(names):
+    """Note which devices late() tells; names is any iterable of str."""
+    os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
+    save_file(LATE, "".join(f"{name}\n" for name in names))

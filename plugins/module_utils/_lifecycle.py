@@ -9,52 +9,90 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 from . import _cleaner, _loopfile, _md, _md_act
 from ._blank import find_use
-from ._core import Problem, converge, host_lock, load_record, run, save_file, wait_until
+from ._core import Problem, converge, host_lock, run, save_file, wait_until
 from ._guard_store import LEAVING
-from ._host_config import is_ours, mirror_of
+from ._host_config import is_ours, late, mirror_of, note_late
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._loop import find as find_loop
 from ._loop import loops, set_write_cache
-from ._mount import mount_at
-
+from ._mount import mount_at, parse_fstab, read_fstab
 
 def start(config, say):
     """Start every device that is not running, from its local leg alone; the guard brings the remote legs. Returns how many failed."""
-    failed = 0
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(LEAVING)  # of the shutdown before, when the kernel runs on (systemctl soft-reboot)
+    failed = []
+    note_late(config.devices)  # until each was tried, for boot does not wait for ever
     for device in config.devices.values():
-        if not is_ours(device):
-            continue
         try:
-            if start_one(device):
+            if is_ours(device) and start_one(device):
                 say(6, f"device {device['name']}: started from its local leg")
-        except Problem as problem:
-            failed += 1
+        except (Problem, OSError) as problem:
+            failed.append(device["name"])
             say(3, f"device {device['name']}: {problem}")
-    return failed
+    note_late(failed)
+    return len(failed)
 
 
 def start_one(device, mixture=False):
     """Start one device of a Config from its local leg; returns whether there was anything to do. mixture: also one whose rollback was interrupted."""
     with host_lock(30):
-        if device["local_kind"] == "file":
-            files = _loopfile.normalize([{"path": device["local"]}])
-            converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
-        want = dict(mirror_of(device, "detached"), mixture=mixture)
-        state = _md.observe(want)
-        if state["state"] != "stopped":
-            return False
-        want["size"] = state["size"] or want["size"]
-        converge([want], _md.observe, _md.plan, _md_act.perform, _md.predict)
-        return True
+        return _start_one(device, mixture)
+
+
+def _start_one(device, mixture=False):
+    want = dict(mirror_of(device, "detached"), mixture=mixture)
+    if _md.observe(want)["_activity"] in _md.LIVE:
+        return False
+    if not os.path.exists(device["local"]):
+        raise Problem(f"its local leg {device['local']} is not there, so it does not run; it is started as soon as that leg appears")
+    if device["local_kind"] == "file":
+        files = _loopfile.normalize([{"path": device["local"]}])
+        converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
+    state = _md.observe(want)
+    if state["state"] != "stopped":
+        raise Problem(f"its local leg {device['local']} is no leg of a device, so it does not run; see whether the right disk is there")
+    want["size"] = state["size"] or want["size"]
+    converge([want], _md.observe, _md.plan, _md_act.perform, _md.predict)
+    return True
+
+
+def start_late(config, name):
+    """Start a device that late() names, as at boot; returns the dict of it when it was started just now, else None.
+
+    Once it runs, whoever started it, or is out of use, it is late no more: one that a person stops later stays stopped.
+    """
+    with host_lock(5):
+        device = config.devices.get(name)
+        if name not in late() or os.path.exists(LEAVING):
+            return None
+        started = bool(device) and is_ours(device) and _start_one(device)
+        note_late(other for other in late() if other != name)
+        return device if started else None
+
+
+def mount(device):
+    """Mount what fstab says of a device, as systemd does at boot, where it has given up by now. Returns the mount points (list of str)."""
+    points = [entry.point for entry in parse_fstab(read_fstab())
+              if entry.source == device["path"] and entry.point.startswith("/") and "noauto" not in entry.options.split(",")]
+    for point in points:
+        run(["systemctl", "start", point], timeout=600)
+    return points
 
 
 def leave(config, say, seconds=20):
     """At shutdown, once file systems are unmounted (at most so many seconds are waited): commit, take the remote legs out, unmount the stores."""
-    devices = [device for device in config.devices.values() if is_ours(device)]
+    devices = []
+    for device in config.devices.values():
+        try:
+            devices += [device] if is_ours(device) else []
+        except Problem as problem:
+            say(4, f"device {device['name']}: {problem}")
     with contextlib.suppress(Problem):
         wait_until(lambda: not any(find_use(device["path"]) for device in devices), seconds, "the file systems to be unmounted")
     with host_lock(10):
@@ -93,6 +131,7 @@ def _leave_one(device, say):
 def stop(config, say):
     """Stop every device and detach its local loop. Returns how many could not be stopped: what still uses them ends with the kernel."""
     failed = 0
+    note_late([])
     for device in config.devices.values():
         want = mirror_of(device, "stopped")
         try:

@@ -280,7 +280,9 @@ def _detach(want, args):
     if point and not failed and not recovering and not args.get("doubt"):
         with Volume(point) as volume:
             committed = volume.sync()
-    if not committed:
+    if committed:  # later checkpoints hold nothing newer of it
+        more["unsafe_from"] = load_record("devices", want["name"]).get("unsafe_from") or committed + 1
+    else:
         keep_listed(want)
     update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None, leaving=None, **more)
 

@@ -65,6 +65,11 @@ def normalize(given, check_mode=False):
             "check_mode": check_mode}
 
 
+def is_used(record):
+    """Whether a store is this host's and was not taken out of use on purpose, given what is remembered of it (dict)."""
+    return bool(record.get("claimed")) and not record.get("unmounted")
+
+
 def _claimed_device(record):
     """The device that this host claimed for a store, wherever it is now, or None."""
     identity = load_record("stores", record).get("claimed")
@@ -371,11 +376,13 @@ def perform(want, step):
         _remember(want, {"phase": "ready", "uuid": number, "mount": point})
     elif step.verb == "no_fstab":
         write_fstab(fstab_without(read_fstab(), f"UUID={step.args['uuid']}", point))
+        _remember_out(want)
     elif step.verb == "grow":
         with Volume(point) as volume:
             volume.resize(size_of(device))
     elif step.verb == "unmount":
         take_down(want["record"], step.args["point"])
+        _remember_out(want)
     elif step.verb == "place":
         _remember(want, {"place": None})
 
@@ -402,6 +409,12 @@ def _remember(want, more):
     record = load_record("stores", want["record"])
     record.update(more)
     save_record("stores", want["record"], record)
+
+
+def _remember_out(want):
+    """Note that the guard is not to mount it again; the next run that mounts it takes that back."""
+    if load_record("stores", want["record"]):
+        _remember(want, {"unmounted": True})
 
 
 def _claim(want, step):
@@ -452,7 +465,7 @@ def _mount(want):
         raise Problem(f"{device} was mounted on {point} but is not seen there")
     if cleaners(device, point):
         raise Problem(f"{device} was mounted on {point} with a cleaner although nogc was asked for; see that mount.nilfs2 of nilfs-tools is installed")
-    _remember(want, {"uuid": number, "mount": point})
+    _remember(want, {"uuid": number, "mount": point, "unmounted": None})
     if want["name"]:
         _generations.learn(point, want["name"])
 

@@ -239,7 +239,7 @@ def claim(device):
 def renew(device):
     """See that a device is still this host's: one command when it is. What the target forgot is registered again.
 
-    Raises Problem when another host owns it, or when it cannot be told.
+    Raises Problem when another host owns it, when nobody does, for what was given up is not taken back by this, or when it cannot be told.
     """
     me = identity()
     if me is None:
@@ -252,13 +252,20 @@ def renew(device):
         pass
     mark = read_mark(device)
     _refuse_other(device, mark, me)
-    if _reservation.supported(device):
-        _secure(device, key_of(me), bool(mark))
-        try:
-            _refuse_other(device, read_mark(device), me)
-        except Problem:
-            _let_go(device, key_of(me))
-            raise
+    if not _reservation.supported(device):
+        return
+    held = _reservation.read_reservation(device)
+    if not mark and held and held.key != key_of(me):
+        raise refusal(device, _winner(device))
+    _refuse_free(device, mark or held)
+    _secure(device, key_of(me), bool(mark))
+    try:
+        after = read_mark(device)
+        _refuse_other(device, after, me)
+        _refuse_free(device, after or not mark)  # one that was there is wiped by release() alone
+    except Problem:
+        _let_go(device, key_of(me))
+        raise
 
 
 def release(device):
@@ -339,6 +346,12 @@ def _own_mark(me):
 def _refuse_other(device, mark, me):
     if mark and mark["id"] != me:
         raise refusal(device, judge(mark, None, [], me))
+
+
+def _refuse_free(device, found):
+    if not found:
+        raise Problem(f"{device} has neither the mark nor the reservation of this host, so it was given up; the playbook indestructible.block.site claims it "
+                      "again")
 
 
 def _secure(device, key, force):

@@ -14,17 +14,18 @@ import os
 import time
 
 from . import _catalogue, _md_act
-from ._core import Problem, Step, list_records, load_record, run, wait_until
+from ._core import Problem, Step, converge_alone, run, wait_for, wait_until
 from ._freeze import held_still
 from ._loop import loops
 from ._md import device_of
 from ._guard_device import numbers
-from ._mount import mounts_of
+from ._mount import mounts_of, read_mounts
 from ._nilfs import Volume
-from ._points import PERIODS, catalogue_of, choose, device_named, newest_full, retained
+from ._points import PERIODS, catalogue_of, choose, device_named, is_foreign, is_last_claim, newest_full, retained
 from ._when import NAME, iso, parse_wish
 
 _DRAIN = 60  # seconds for what was written to reach the store
+_HEAL_END = 15  # seconds for the guard to note the end of a heal
 
 
 def normalize(want):
@@ -54,7 +55,7 @@ def observe(want):
     """dict(device, points (list of dict name, checkpoint, time, iso, note), and what plan() needs under _)."""
     device = device_named(want["device"])
     catalogue = catalogue_of(device)
-    points = [dict(point, iso=iso(point["time"])) for point in catalogue["points"]]
+    points = [dict({key: point[key] for key in ("name", "checkpoint", "time", "note")}, iso=iso(point["time"])) for point in catalogue["points"]]
     with Volume(device.point) as volume:
         protected = {point["checkpoint"] for point in points if any(one.number == point["checkpoint"] and one.snapshot
                                                                     for one in volume.checkpoints(point["checkpoint"], 1))}
@@ -83,12 +84,30 @@ def plan(want, state):
     return [Step("make", f"make the recovery point {name} of {device.name} now", {})]
 
 
-def refuse_out(device):
-    """Raise Problem unless the remote leg of a Device is in, so that a point made now holds what is on the device."""
-    remote = _md_act.remote_state({"name": device.name, "local": device.local, "remote": device.remote})
+def refuse_out(device, number=None):
+    """Raise Problem unless the remote leg of a Device is in, so that a point made now, or just now as checkpoint number, holds what is on the device."""
+    remote = _remote_state(device)
     if remote != "in sync":
         raise Problem(f"{device.name}: its remote leg is {'being healed' if remote == 'recovering' else 'out'}, so no point of now can be made; "
                       "indestructible status shows why, and the guard brings it back")
+    catalogue = catalogue_of(device_named(device.name))
+    window = _catalogue.window_of(catalogue, number) if number else _open_window(catalogue)
+    if window:
+        raise Problem(f"{device.name}: a point of now is not safe to recover from ({window['why']}), so none is made; try again when indestructible status "
+                      "shows no problem of it and calls it attached")
+
+
+def await_heal(device):
+    """Give the guard a moment to note the end of a heal of a Device, if all is copied. It needs the lock of the host for that, so the caller has it not."""
+    wait_for(lambda: _remote_state(device) != "in sync" or not _open_window(catalogue_of(device_named(device.name))), _HEAL_END)
+
+
+def _remote_state(device):
+    return _md_act.remote_state({"name": device.name, "local": device.local, "remote": device.remote})
+
+
+def _open_window(catalogue):
+    return next((window for window in catalogue["unsafe"] if window["last"] is None), None)
 
 
 def _release_step(point):
@@ -111,25 +130,37 @@ def perform(want, step):
 
 def make(device, name, note=None, quiesce=None, before=(), after=(), limit=30):
     """Make a recovery point of all that was written to a Device until now; returns its checkpoint number."""
-    path = f"/dev/md/{device.name}"
-    mounts = mounts_of(path)
-    point = mounts[0].point if mounts else None
-    if quiesce and not point:
+    names = stack_of(os.path.basename(os.path.realpath(f"/dev/md/{device.name}")))
+    points = _points_on(names)
+    if quiesce and not points:
         raise Problem(f"{device.name}: it is not mounted, so no file system can be frozen")
     with contextlib.ExitStack() as stack:
-        if before or after or (point and quiesce is not False):
-            stack.enter_context(held_still(point if quiesce is not False else None, before, after, limit))
-        if point:
-            run(["sync", "-f", point], timeout=limit + 10)
-        else:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+        if before or after or (points and quiesce is not False):
+            stack.enter_context(held_still(points if quiesce is not False else [], before, after, limit))
+        if points:
+            run(["sync", "-f", *points], timeout=limit + 10)
+        run(["sync", *(f"/dev/{name}" for name in names)], timeout=limit + 10)  # each has a page cache of its own for what is written past a file system
         drain(device)
         with Volume(device.point) as volume:
             made = newest_full(volume, volume.sync())
-    refuse_out(device)
+    refuse_out(device, made.number)
     keep(device, name, made.number, made.time, note)
     return made.number
+
+
+def stack_of(name, blocks="/sys/class/block"):
+    """Kernel names (list of str) of a block device and all that lies on it, such as partitions and logical volumes; the uppermost first."""
+    base, found = f"{blocks}/{name}", []
+    above = os.listdir(f"{base}/holders") + [part for part in os.listdir(base) if os.path.exists(f"{base}/{part}/partition")]
+    for one in sorted(above):
+        found += [upper for upper in stack_of(one, blocks) if upper not in found]
+    return found + [name]
+
+
+def _points_on(names):
+    """One mount point (list of str) of each file system on block devices."""
+    mounts = read_mounts()
+    return list({mount.device: mount.point for name in names for mount in reversed(mounts_of(f"/dev/{name}", mounts))}.values())
 
 
 def drain(device):
@@ -148,24 +179,26 @@ def drain(device):
 def keep(device, name, number, when, note):
     """Give a checkpoint a name and protect it; the name first, so that nothing is protected that nobody knows of."""
     catalogue = _catalogue.load(device.remote)
-    point = {"name": name, "checkpoint": number, "time": when, "note": note}
-    _catalogue.save(device.remote, dict(catalogue, points=[one for one in catalogue["points"] if one["name"] != name] + [point]))
     with Volume(device.point) as volume:
+        point = {"name": name, "checkpoint": number, "time": when, "note": note, "foreign": is_foreign(volume, number)}
+        _catalogue.save(device.remote, dict(catalogue, points=[one for one in catalogue["points"] if one["name"] != name] + [point]))
         volume.protect(number)
 
 
 def release(device, name, number):
     """Take the name of a point away, and its protection unless something else wants it."""
-    catalogue = _catalogue.load(device.remote)
-    catalogue = dict(catalogue, points=[one for one in catalogue["points"] if one["name"] != name])
-    remotes = [load_record("devices", other).get("remote") or "" for other in list_records("devices") if other != device.name]
-    wanted = _catalogue.is_named(catalogue, number) or any(
-        _catalogue.is_named(_catalogue.load(remote), number) for remote in remotes if _catalogue.volume_of(remote) == device.point)
-    wanted = wanted or any(load_record("recoveries", other).get("checkpoint") == number for other in list_records("recoveries"))
-    if not wanted:
-        with Volume(device.point) as volume:
+    with Volume(device.point) as volume:
+        if is_last_claim(volume, number, ("points", os.path.basename(_catalogue.path_of(device.remote)), name)):
             volume.release(number)
-    _catalogue.save(device.remote, catalogue)
+    catalogue = _catalogue.load(device.remote)
+    _catalogue.save(device.remote, dict(catalogue, points=[one for one in catalogue["points"] if one["name"] != name]))
+
+
+def converge_point(want, check_mode=False):
+    """converge_alone() one want; a heal that has just ended gets a moment to be noted first."""
+    if want["state"] == "present" and not want["as_of"] and not check_mode:
+        await_heal(device_named(want["device"]))
+    return converge_alone([want], observe, plan, perform, predict, check_mode)
 
 
 def predict(want, state, steps):

@@ -14,6 +14,7 @@ clock; while that was put back, numbers decide.
 from __future__ import annotations
 
 import datetime
+import glob
 import os
 from collections import namedtuple
 
@@ -28,17 +29,27 @@ from ._when import iso
 Device = namedtuple("Device", "name local remote uuid store point disk unsafe_from generation")
 
 
+class NotMounted(Problem):
+    """The store of a device is not mounted."""
+
+
+def record_of(name):
+    """(record of a device, name of its store or None); raises Problem when this host knows no such device."""
+    record = load_record("devices", name)
+    if not record.get("remote"):
+        known = ", ".join(list_records("devices")) or "none"
+        raise Problem(f"there is no device {name!r} on this host; there are: {known}")
+    mounts = {store: load_record("stores", store).get("mount") or "\0" for store in list_records("stores")}
+    return record, next((store for store, mount in mounts.items() if record["remote"].startswith(mount + "/")), None)
+
+
 def device_named(name, generation=None):
     """The Device of that name from this host's records; raises Problem when there is none or its store is not mounted.
 
     generation: the number of a retired generation of its store, which is brought back read-only where that is possible; None for the one in use.
     """
-    record = load_record("devices", name)
-    if not record.get("remote"):
-        known = ", ".join(list_records("devices")) or "none"
-        raise Problem(f"there is no device {name!r} on this host; there are: {known}")
+    record, store = record_of(name)
     remote = record["remote"]
-    store = next((store for store in list_records("stores") if remote.startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
     if generation is not None:
         point = _generations.attach(store, generation)
         old = f"{point}/{os.path.basename(remote)}"
@@ -46,8 +57,10 @@ def device_named(name, generation=None):
                       _generations.one_of(store, generation)["devices"].get(name, {}).get("unsafe_from"), generation)
     mount = _catalogue.mount_of(remote)
     if not mount:
-        raise Problem(f"the store {store or ''} of {name} is not mounted, so its history is out of reach; bring its LUN back, and the guard mounts it "
-                      "(systemctl status indestructible-guard, iscsiadm -m session)")
+        retired = _generations.retired(store) if store else []
+        older = f". What was there until {iso(retired[0]['ended'])} can be opened by its time, or with generation (--generation)" if retired else ""
+        raise NotMounted(f"the store {store or ''} of {name} is not mounted, so its history is out of reach; bring its LUN back, and the guard mounts it "
+                         f"(systemctl status indestructible-guard, iscsiadm -m session){older}")
     return Device(name, record.get("local"), remote, record.get("uuid"), store, mount.point, mount.source, record.get("unsafe_from"), None)
 
 
@@ -57,6 +70,41 @@ def catalogue_of(device):
     if device.unsafe_from:
         catalogue = _catalogue.with_window(catalogue, device.unsafe_from, "the remote leg is out")
     return catalogue
+
+
+def claims(point, number):
+    """What of this collection needs a checkpoint of the store on a mount point to stay protected: dict of (kind, of, name) -> what is known of it.
+
+    Those are recoveries (a rollback under way has one, too), and of any device of the store, also one that this host does not know, the named points and
+    the last good checkpoints before unsafe windows. The key foreign tells that somebody else had protected it before.
+    """
+    found = {}
+    for name in list_records("recoveries"):
+        record = load_record("recoveries", name)
+        if record.get("checkpoint") == number and os.path.realpath(record.get("store_point") or "/") == os.path.realpath(point):
+            found[("recoveries", None, name)] = record
+    for path in glob.glob(f"{glob.escape(point)}/*.json"):
+        catalogue, of = _catalogue.load(path), os.path.basename(path)
+        found.update({("points", of, one["name"]): one for one in catalogue["points"] if one["checkpoint"] == number})
+        found.update({("unsafe", of, window["first"]): window for window in catalogue["unsafe"] if window.get("good") == number})
+    return found
+
+
+def is_foreign(volume, number):
+    """Whether a checkpoint is protected by somebody else, such as by a person with chcp, so that it has to stay so; to be noted with a new claim."""
+    ours = claims(volume.point, number)
+    return _is_protected(volume, number) and (not ours or any(claim.get("foreign") for claim in ours.values()))
+
+
+def is_last_claim(volume, number, key):
+    """Whether the protection of a checkpoint is to end with one of its claims: nothing else needs it, and it was not somebody else's."""
+    ours = claims(volume.point, number)
+    return not ours.pop(key, {}).get("foreign") and not ours and _is_protected(volume, number)
+
+
+def _is_protected(volume, number):
+    found = volume.checkpoints(number, 1)
+    return bool(found) and found[0].number == number and found[0].snapshot
 
 
 def floor(volume, number):
@@ -198,43 +246,60 @@ class Away(Problem):
 def locate(name, wish, unsafe=False, generation=None, attach=True):
     """(Device, Checkpoint, whether it is safe) that a Wish means for a device, in whichever generation of its store that is.
 
-    generation: only that one, by its number; a checkpoint number means the one in use unless it is given. Without attach a retired generation is not
-    brought back: Away is raised. Raises Problem.
+    generation: only that one, by its number; a checkpoint number means the one in use unless it is given. The one in use need not be there when it is
+    not asked. Without attach a retired generation is not brought back: Away is raised. Raises Problem.
     """
-    store = _store_of(name)
-    if not attach and generation not in (None, _generations.current(store)) and not _generations.is_attached(store, generation):
-        raise Away(f"attach {_generations.describe(store, _generations.one_of(store, generation))}")
-    device = device_named(name, None if generation == _generations.current(store) else generation)
-    with Volume(device.point) as volume:
-        catalogue = catalogue_of(device)
-        if generation is None and wish.kind in ("time", "name", "latest"):
-            older = _older(volume, device, catalogue, wish)
-            if older is not None:
-                return locate(name, wish, unsafe, older, attach)
-        point = choose(volume, device, catalogue, wish, unsafe)
-        return device, point, _catalogue.is_safe(catalogue, point.number) and not point.minor
+    store = record_of(name)[1]
+    current, retired = (_generations.current(store), _generations_of(name, store)) if store else (1, [])
+    number = first_asked(retired, current, wish) if generation is None else generation
+    while True:
+        if not attach and number != current and not _generations.is_attached(store, number):
+            raise Away(f"attach {_generations.describe(store, _generations.one_of(store, number))}")
+        device = device_named(name, None if number == current else number)
+        with Volume(device.point) as volume:
+            catalogue = catalogue_of(device)
+            older = _older(volume, catalogue, [one for one in retired if one["number"] < number], number, name, wish) if generation is None else None
+            if older is None:
+                point = choose(volume, device, catalogue, wish, unsafe)
+                return device, point, _catalogue.is_safe(catalogue, point.number) and not point.minor
+        number = older
 
 
-def _store_of(name):
-    remote = load_record("devices", name).get("remote") or ""
-    return next((store for store in list_records("stores") if remote.startswith((load_record("stores", store).get("mount") or "\0") + "/")), "")
+def _generations_of(name, store):
+    """The retired generations that may hold a device, newest first."""
+    return [one for one in _generations.retired(store) if name in one["devices"] or not one["devices"]]
 
 
-def _older(volume, device, catalogue, wish):
-    """Number of the retired generation that holds what a Wish means, when the one in use does not; None when that one has to answer."""
-    generations = [one for one in _generations.retired(device.store) if device.name in one["devices"] or not one["devices"]] if device.store else []
+def first_asked(retired, current, wish):
+    """Number of the generation that is asked first for a Wish: the one that was in use at that time, as the retired ones are noted. Pure.
+
+    current: the one in use, which is asked for all that no retired one (list of dict, newest first) is known to hold.
+    """
+    if wish.kind != "time":
+        return current
+    return next((one["number"] for one in retired if one["began"] < wish.value <= one["ended"]), current)
+
+
+def _older(volume, catalogue, older, number, name, wish):
+    """Number of the generation out of older (dicts, newest first) to be asked for a Wish next; None when this one, of that number, has to answer."""
     if wish.kind == "name":
         if any(point["name"] == wish.value for point in catalogue["points"]):
             return None
-        named = {one["number"]: [point["name"] for point in one["devices"].get(device.name, {}).get("points", [])] for one in generations}
-        return next((number for number, names in named.items() if wish.value in names), None)
+        points = {one["number"]: one["devices"].get(name, {}).get("points") for one in older}
+        named = [one for one, known in points.items() if any(point["name"] == wish.value for point in known or [])]
+        unknown = [one for one, known in points.items() if known is None]  # their LUNs were away when they were retired
+        return next(iter(named + unknown), None)
+    if wish.kind == "number" or not older:
+        return None
     first = oldest_safe(volume, catalogue)
     if first and (wish.kind == "latest" or wish.value >= first.time):
         return None
     if wish.kind == "latest":
-        return generations[0]["number"] if generations else None
-    # the oldest generation tells what is before everything
-    return next((one["number"] for one in generations if one["began"] <= wish.value), generations[-1]["number"] if generations else None)
+        return older[0]["number"]
+    # Until its first recovery point what the one before it ended with is the newest there is; not where a cleaner has deleted recovery points since.
+    kept = unbroken(volume, catalogue["since"])
+    is_next = older[0]["number"] == number - 1 and older[0]["began"] < wish.value
+    return older[0]["number"] if is_next and not (kept and kept.number > catalogue["since"]) else None
 
 
 def listing(volume, catalogue, since=None, until=None, limit=1000, unsafe=False):
@@ -261,22 +326,31 @@ def listing(volume, catalogue, since=None, until=None, limit=1000, unsafe=False)
 
 
 def read_points(name, since=None, until=None, limit=100, unsafe=False):
-    """dict(device, points as listing() with iso, oldest and newest recovery point: dict(checkpoint, time, iso) or None)."""
-    device = device_named(name)
-    retired = _generations.retired(device.store) if device.store else []
-    numbers = [None] + [one["number"] for one in retired if _generations.is_attached(device.store, one["number"])]
-    points, ends = [], []
+    """dict(device, points as listing() with iso, more: whether there are more than limit, oldest and newest recovery point: dict(checkpoint, time, iso) or
+    None, not_attached: lines about the retired generations that were not looked at).
+    """
+    store = record_of(name)[1]
+    retired, current = (_generations.retired(store), _generations.current(store)) if store else ([], 1)
+    numbers = [current] + [one["number"] for one in retired if _generations.is_attached(store, one["number"])]
+    points, ends, away = [], [], []
     for number in numbers:
-        one = device_named(name, number)
-        catalogue = catalogue_of(one)
-        with Volume(one.point) as volume:
-            number = number or _generations.current(device.store)
-            points += [dict(point, generation=number) for point in listing(volume, catalogue, since, until, limit - len(points), unsafe)]
-            ends += [oldest_safe(volume, catalogue), newest_safe(volume, catalogue, volume.last_checkpoint())]
+        try:
+            one = device_named(name, None if number == current else number)
+            catalogue = catalogue_of(one)
+            with Volume(one.point) as volume:
+                found = listing(volume, catalogue, since, until, limit + 1 - len(points), unsafe)
+                ends += [oldest_safe(volume, catalogue), newest_safe(volume, catalogue, volume.last_checkpoint())]
+        except Problem:
+            if number != current or len(numbers) == 1:
+                raise
+            away.append(f"generation {current} of {store}, which is in use")  # its LUN is gone, the others are there
+            continue
+        points += [dict(point, generation=number) for point in found]
     ends = sorted((end for end in ends if end), key=lambda end: end.time)
     oldest, newest = ({"checkpoint": end.number, "time": end.time, "iso": iso(end.time)} for end in (ends[0], ends[-1])) if ends else (None, None)
-    away = [_generations.describe(device.store, one) for one in retired if one["number"] not in numbers]
-    return {"device": name, "points": [dict(point, iso=iso(point["time"])) for point in points], "oldest": oldest, "newest": newest, "not_attached": away}
+    away += [_generations.describe(store, one) for one in retired if one["number"] not in numbers]
+    return {"device": name, "points": [dict(point, iso=iso(point["time"])) for point in points[:limit]], "more": len(points) > limit, "oldest": oldest,
+            "newest": newest, "not_attached": away}
 
 
 def retained(points, retention, zone=iso):
@@ -301,5 +375,7 @@ def _week(text):
     return tuple(datetime.date.fromisoformat(text[:10]).isocalendar())[:2]
 
 
-_SLOTS = {"hourly": lambda text: text[:13], "daily": lambda text: text[:10], "weekly": _week, "monthly": lambda text: text[:7], "yearly": lambda text: text[:4]}
+# the offset from UTC tells the hour that comes twice, when clocks are put back, from the one before
+_SLOTS = {"hourly": lambda text: text[:13] + text[19:], "daily": lambda text: text[:10], "weekly": _week, "monthly": lambda text: text[:7],
+          "yearly": lambda text: text[:4]}
 PERIODS = tuple(_SLOTS)

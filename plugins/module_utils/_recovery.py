@@ -18,16 +18,16 @@ import contextlib
 import os
 import time
 
-from . import _catalogue, _generations
+from . import _generations
 from ._blank import describe, probe
-from ._blockdev import openers_of, size_of
+from ._blockdev import find_holder, openers_of, size_of
 from ._core import (MIB, RUN_DIR, STATE_DIR, Problem, Step, converge, forget_record, human_size, list_records, load_record, read_text, run, save_file,
                     save_record, wait_until)
 from ._loop import attach, detach, loops
 from ._md_super import read_super
 from ._mount import check_point, make_directories, mount_at, mounts_of, unmount, users_of
 from ._nilfs import Volume
-from ._points import Away, device_named, locate
+from ._points import Away, device_named, is_foreign, is_last_claim, locate, record_of
 from ._when import NAME, iso, parse_wish
 
 KIND = "recoveries"
@@ -98,12 +98,11 @@ def observe(want):
     record, node = load_record(KIND, name), node_of(name)
     view = mount_at(view_of(name))
     known = loops()
-    image = next((loop for loop in known if loop.backing.startswith(view_of(name) + "/")), None)
-    cow = next((loop for loop in known if record.get("cow") and loop.backing == record["cow"]), None)
+    image = next((loop for loop in known if _is_in(loop, view_of(name))), None)
+    cow = next((loop for loop in known if _is_over(loop, record.get("cow"))), None)
     there = os.path.exists(node)
     mounts = mounts_of(node) if there else []
     used, problem = _overlay_use(name) if there and record.get("mode") == "overlay" else (None, None)
-    protected = bool(record.get("protected"))
     layers = [bool(record.get("checkpoint")), bool(view), bool(image), there]
     if record.get("mode") == "overlay":
         layers.append(bool(cow))
@@ -115,7 +114,17 @@ def observe(want):
         "iso": iso(record["time"]) if record.get("time") else None, "as_of": record.get("as_of"), "safe": record.get("safe"), "mode": record.get("mode"),
         "path": node if there else None, "size": size_of(node) if there else None, "content": record.get("content"),
         "mount": mounts[0].point if mounts else None, "cow": record.get("cow"), "cow_size": record.get("cow_size"), "cow_used": used, "problem": problem,
-        "_record": record, "_view": view, "_image": image, "_cow": cow, "_mounts": mounts, "_protected": protected}
+        "_record": record, "_view": view, "_image": image, "_cow": cow, "_mounts": mounts}
+
+
+def _is_in(loop, folder):
+    """Whether a Loop is over a file below a folder; the kernel shows what it is over with every link resolved."""
+    return loop.backing.startswith(os.path.realpath(folder) + "/")
+
+
+def _is_over(loop, path):
+    """Whether a Loop is over exactly the file at a path (or None)."""
+    return bool(path) and loop.backing == os.path.realpath(path)
 
 
 def _overlay_use(name):
@@ -140,7 +149,7 @@ def plan(want, state):
                 raise Problem(f"no recovery {want['name']!r} is open; there are: {', '.join(list_records(KIND)) or 'none'}")
             return []
         return _plan_close(want, state)
-    device_named(want["device"])
+    record_of(want["device"])
     same = record and all(record.get(key) == want[key] for key in ("device", "as_of", "mode", "cow")) and record.get("point") == want["mount"] \
         and want["cow_size"] in (None, record.get("cow_size"))
     if state["state"] == "open" and not state["problem"]:
@@ -151,12 +160,13 @@ def plan(want, state):
     steps = _plan_close(want, state) if record or state["state"] != "absent" else []
     if want["mount"]:
         taken = mount_at(want["mount"])
-        if taken and not any(mount.point == want["mount"] for mount in state["_mounts"]):
+        if taken and not any(mount.point == taken.point for mount in state["_mounts"]):
             raise Problem(f"{want['name']}: {taken.source} is mounted on {want['mount']}; choose another mount point")
         if not taken:
             check_point(want["mount"])
         for other in list_records(KIND):
-            if other != want["name"] and load_record(KIND, other).get("point") == want["mount"]:
+            point = load_record(KIND, other).get("point")
+            if other != want["name"] and point and os.path.realpath(point) == os.path.realpath(want["mount"]):
                 raise Problem(f"{want['name']}: the recovery {other} is open on {want['mount']}; choose another mount point, or release that one")
     if want["cow"] != record.get("cow") and os.path.lexists(want["cow"]):
         raise Problem(f"{want['name']}: {want['cow']} exists already, and is not the COW store of this recovery; choose another path")
@@ -164,7 +174,10 @@ def plan(want, state):
         device, point, safe = locate(want["device"], parse_wish(want["as_of"], time.time()), want["unsafe"], want["generation"], not want["check_mode"])
     except Away as away:
         return steps + [Step("open", f"{away}, and open {want['device']} as of {want['as_of']} from it", {"checkpoint": None, "time": None, "safe": None})]
-    args = {"checkpoint": point.number, "time": point.time, "snapshot": point.snapshot, "generation": device.generation, "safe": safe}
+    if (record.get("store_point"), record.get("checkpoint")) == (device.point, point.number):
+        for step in steps:
+            step.args["keep"] = True  # protected as it is, so that no cleaner gets at it in between
+    args = {"checkpoint": point.number, "time": point.time, "generation": device.generation, "safe": safe}
     if want["mode"] == "overlay":
         args["cow_size"] = _cow_size(want)
     where = f" on {want['mount']}" if want["mount"] else ""
@@ -194,9 +207,14 @@ def _plan_close(want, state):
         _refuse_busy(want, mount.point)
     if not state["_mounts"] and state["path"]:
         users = openers_of(state["path"])
-        if users:
-            raise Problem(f"{want['name']}: {state['path']} is in use by {', '.join(users)}; end that first")
+        use = f"in use by {', '.join(users)}" if users else find_holder(state["path"])  # such as what kpartx made of its partitions
+        if use:
+            raise Problem(f"{want['name']}: {state['path']} is {use}; end that first")
     what = f"close the recovery {want['name']}" if state["state"] != "half-open" else f"clear away what is left of the recovery {want['name']}"
+    record = state["_record"]
+    if record.get("generation") and not record.get("foreign") and not _generations.is_there(*record["generation"]):
+        store, number = record["generation"]
+        what += f"; checkpoint {record['checkpoint']} stays protected on generation {number} of {store}, which is not there"
     return [Step("close", what, {})]
 
 
@@ -212,7 +230,7 @@ def _refuse_busy(want, point):
 def perform(want, step):
     """Carry out one step; raises Problem."""
     if step.verb == "close":
-        _close(want["name"])
+        _close(want["name"], step.args.get("keep"))
     else:
         _open(want, step.args)
 
@@ -221,20 +239,21 @@ def _open(want, args):
     name, device = want["name"], device_named(want["device"], args["generation"])
     record = {"name": name, "device": want["device"], "as_of": want["as_of"], "mode": want["mode"], "point": want["mount"], "cow": want["cow"],
               "checkpoint": args["checkpoint"], "time": args["time"], "safe": args["safe"], "disk": device.disk, "store_point": device.point,
-              "cow_size": args.get("cow_size"), "phase": "opening", "protected": not args["snapshot"],
+              "cow_size": args.get("cow_size"), "phase": "opening", "made_point": bool(want["mount"]) and not os.path.isdir(want["mount"]),
               "volume": load_record("stores", device.store).get("uuid") if device.generation is None and device.store else None,
               "generation": None if device.generation is None else [device.store, device.generation]}
+    with Volume(device.point) as volume:
+        record["foreign"] = is_foreign(volume, args["checkpoint"])
     save_record(KIND, name, record)  # before the first act, so that whatever happens it is known what to take down
     if read_text(_RULES) != _RULES_TEXT.strip():
         save_file(_RULES, _RULES_TEXT)
         run(["udevadm", "control", "--reload"], ok=None)
     with _generations.writable(device.point), Volume(device.point) as volume:
-        if args["generation"] is None or not args["snapshot"]:
-            volume.protect(args["checkpoint"])
+        volume.protect(args["checkpoint"])
     view = view_of(name)
     make_directories(view)
     run(["mount", "-t", "nilfs2", "-o", f"ro,cp={args['checkpoint']}", device.disk, view])
-    image = os.path.join(view, os.path.relpath(device.remote, device.point))
+    image = os.path.join(view, os.path.relpath(os.path.realpath(device.remote), os.path.realpath(device.point)))
     if not os.path.exists(image):
         raise Problem(f"{name}: the checkpoint {args['checkpoint']} has no {os.path.basename(image)}: the device is younger")
     header = read_super(image)
@@ -245,9 +264,13 @@ def _open(want, args):
     sectors = header.size // 512
     if want["mode"] == "overlay":
         make_directories(os.path.dirname(want["cow"]))
-        with open(want["cow"], "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.truncate(args["cow_size"])
+        try:
+            with open(want["cow"], "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.truncate(args["cow_size"])
+        except OSError as error:
+            raise Problem(f"{name}: cannot make {want['cow']} of {human_size(args['cow_size'])} for the overlay: {error.strerror}; choose another place for "
+                          "cow or another cow_size, or mode direct") from None
         cow = attach(want["cow"])
         run(["dmsetup", "create", _dm(name), "--table", f"0 {sectors} snapshot {loop} {cow} N {_CHUNK}"])
     else:
@@ -274,8 +297,8 @@ def _tell_apart(want, node):
     run(["btrfstune", "-m", "-f", node], timeout=600)
 
 
-def _close(name):
-    """Take down whatever is there of a recovery, from the top; each step only where it is needed."""
+def _close(name, keep=False):
+    """Take down whatever is there of a recovery, from the top; each step only where it is needed. With keep its checkpoint stays protected for it."""
     record, node = load_record(KIND, name), node_of(name)
     if os.path.exists(node):
         for mount in mounts_of(node):
@@ -284,41 +307,40 @@ def _close(name):
         run(["dmsetup", "remove", "--retry", _dm(name)])
     view = view_of(name)
     for loop in loops():
-        if loop.backing.startswith(view + "/") or (record.get("cow") and loop.backing == record["cow"]):
+        if _is_in(loop, view) or _is_over(loop, record.get("cow")):
             detach(loop.device)
     if mount_at(view):
         unmount(view)
-    if record.get("protected"):
-        _unprotect(name, record)
-    for path, remove in ((record.get("cow"), os.unlink), (view, os.rmdir), (record.get("point"), os.rmdir)):
+    for path, remove in ((record.get("mode") == "overlay" and record["cow"], os.unlink), (view, os.rmdir),
+                         (record.get("made_point") and record["point"], os.rmdir)):
         if path:
             try:
                 remove(path)
             except OSError:
                 pass  # not there, or not empty and thus not ours alone
-    forget_record(KIND, name)
+    if not keep:
+        _unprotect(name, record)
+        forget_record(KIND, name)
 
 
 def _unprotect(name, record):
-    """Release the checkpoint, unless another recovery shows it or somebody gave it a name meanwhile."""
-    others = {other: load_record(KIND, other) for other in list_records(KIND) if other != name}
-    other = next((other for other, one in others.items() if all(one.get(key) == record[key] for key in ("checkpoint", "store_point"))), None)
-    if other:
-        save_record(KIND, other, dict(others[other], protected=True))  # whoever closes last releases
-        return
-    # a checkpoint is of the whole store: any of its devices may have named it
-    images = [f"{record['store_point']}/{os.path.basename(load_record('devices', other).get('remote') or '')}" for other in list_records("devices")]
-    if any(_catalogue.is_named(_catalogue.load(image), record["checkpoint"]) for image in images):
+    """Release the checkpoint, unless something else needs it."""
+    if not record.get("checkpoint") or record.get("foreign"):
         return
     if record.get("generation"):
-        _generations.attach(*record["generation"])
-    if not mount_at(record["store_point"]):
-        raise Problem(f"{name}: the store is not mounted on {record['store_point']}, so checkpoint {record['checkpoint']} cannot be released; "
-                      "everything else is closed. Bring its LUN back and release the recovery again")
-    with _generations.writable(record["store_point"]), Volume(record["store_point"]) as volume:
-        found = volume.checkpoints(record["checkpoint"], 1)
-        if found and found[0].number == record["checkpoint"] and found[0].snapshot:
-            volume.release(record["checkpoint"])
+        try:
+            _generations.attach(*record["generation"])
+        except Problem:
+            return  # its LUN is not there, or not known any more; nothing is ever deleted on it, so what stays protected there is in nobody's way
+    point, number = record["store_point"], record["checkpoint"]
+    if not mount_at(point):
+        raise Problem(f"{name}: the store is not mounted on {point}, so checkpoint {number} cannot be released; everything else is closed. Bring its LUN "
+                      "back and release the recovery again; until then give others another name (--name)")
+    with Volume(point) as volume:
+        ends = is_last_claim(volume, number, (KIND, None, name))
+    if ends:
+        with _generations.writable(point), Volume(point) as volume:
+            volume.release(number)
 
 
 def converge_one(want, check_mode=False):

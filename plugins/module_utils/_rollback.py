@@ -22,7 +22,7 @@ from ._blank import find_use
 from ._copy import Side, copy_differences
 from ._core import Problem, Step, host_lock, load_record, run, save_record
 from ._md_super import read_super
-from ._point import drain, make, refuse_out
+from ._point import await_heal, drain, make, refuse_out
 from ._points import device_named, locate
 from ._when import iso, parse_wish
 
@@ -57,6 +57,7 @@ def plan(want, state):
         raise Problem(f"{name}: a rollback as of {last['as_of']} was interrupted, so the device is a mixture; complete it first "
                       f"(indestructible rollback {name} '{last['as_of']}'), its state before is kept as {last['before']}")
     if not under_way:
+        await_heal(device)
         refuse_out(device)
     wish = parse_wish(last["checkpoint"] if under_way else want["as_of"], time.time())
     past, point, _safe = locate(name, wish, want["unsafe"] or under_way, last.get("generation") if under_way else want["generation"],
@@ -73,7 +74,8 @@ def perform(want, step, tell=None):
     device = device_named(name)
     with host_lock(5, f"rollback-{name}"):
         if bool(_md.unfinished_rollback(name)) == step.args["new"]:
-            raise Problem(f"{name}: another rollback of it has begun or ended just now; look at indestructible status, and run this again if it is still wanted")
+            raise Problem(f"{name}: another rollback of it has begun or ended just now; look at indestructible status, and run this again if it is still "
+                          "wanted")
         _put_back(want, step, device, tell)
 
 
@@ -88,11 +90,16 @@ def _put_back(want, step, device, tell):
         _catalogue.open_window(device.remote, None, "a rollback was under way")
     if not os.path.exists(f"/dev/md/{name}"):  # the power went in the middle of it, and a mixture is not started at boot
         _lifecycle.start_one(_host_config.load().devices[name], mixture=True)
-    _copy(device, record, step.args["checkpoint"], tell)
+    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(record["checkpoint"]), "mode": "direct", "mount": "",
+                                "unsafe": True, "generation": record["generation"]})
+    with host_lock():
+        _recovery.converge_one(view)
+    _copy(device, record, _recovery.observe(view), tell)  # until it is through the view stays, so that its checkpoint stays protected
     with host_lock():
         if "_began" not in load_record("devices", name).get("heal", {}) and _md_act.remote_state(_legs(device)) == "in sync":
             drain(device)
             _catalogue.close_window(device.remote)  # else the end of the heal does so
+        _recovery.converge_one(dict(view, state="absent"))
         record.update(done=True, ended=int(time.time()))
         save_record(KIND, name, record)
 
@@ -101,31 +108,21 @@ def _legs(device):
     return {"name": device.name, "local": device.local, "remote": device.remote}
 
 
-def _copy(device, record, checkpoint, tell):
-    name = device.name
-    view = _recovery.normalize({"name": f"{name}.rollback", "device": name, "as_of": str(checkpoint), "mode": "direct", "mount": "", "unsafe": True,
-                                "generation": record["generation"]})
-    with host_lock():
-        _recovery.converge_one(view)
+def _copy(device, record, opened, tell):
+    """Make the device what a recovery (the state of its view) shows; how many bytes that took is added to the record."""
+    name, image = device.name, opened["_image"].backing
+    header = read_super(image)
+    size = min(int(os.path.getsize(image)) - header.data_offset, header.size)
+    with open(f"/sys/class/block/{os.path.basename(os.path.realpath(f'/dev/md/{name}'))}/size", encoding="utf-8") as file:
+        present = int(file.read()) * 512
+    leg = Side(device.local if os.path.exists(device.local) else device.remote, header.data_offset)
     try:
-        opened = _recovery.observe(view)
-        image = opened["_image"].backing
-        header = read_super(image)
-        size = int(os.path.getsize(image)) - header.data_offset
-        size = min(size, header.size)
-        with open(f"/sys/class/block/{os.path.basename(os.path.realpath(f'/dev/md/{name}'))}/size", encoding="utf-8") as file:
-            present = int(file.read()) * 512
-        leg = Side(device.local if os.path.exists(device.local) else device.remote, header.data_offset)
-        try:
-            record["written"] = copy_differences(Side(opened["path"], 0, Side(image, header.data_offset)), Side(f"/dev/md/{name}", 0, leg),
-                                                 min(size, present), tell)
-        except Problem as problem:
-            raise Problem(f"{name}: {problem}; the device is a mixture now, run the rollback again") from None
-        if present > size:  # it has grown since: what is behind was not there
-            record["written"] += wipe(f"/dev/md/{name}", size, present)
-    finally:
-        with host_lock():
-            _recovery.converge_one(dict(view, state="absent"))
+        record["written"] = copy_differences(Side(opened["path"], 0, Side(image, header.data_offset)), Side(f"/dev/md/{name}", 0, leg),
+                                             min(size, present), tell)
+    except Problem as problem:
+        raise Problem(f"{name}: {problem}; the device is a mixture now, run the rollback again") from None
+    if present > size:  # it has grown since: what is behind was not there
+        record["written"] += wipe(f"/dev/md/{name}", size, present)
 
 
 def wipe(device, first, last):

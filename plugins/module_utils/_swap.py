@@ -20,21 +20,22 @@ import json
 import os
 import time
 
-from . import _catalogue, _cleaner, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
+from . import _capacity, _catalogue, _cleaner, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
 from ._blockdev import identity_of, is_block, size_of
-from ._core import (MIB, RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
-                    save_record, wait_until)
+from ._core import (RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
+                    save_record, wait_for, wait_until)
 from ._host_config import is_ours, mirror_of
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._md_super import HEADER_SIZE
+from ._md_super import read_super as read_leg_super
 from ._mount import fstab_without, mount_at, read_fstab, unmount, write_fstab
 from ._nilfs import Volume, read_super, reserved_segments
 
-SPARE = 64 * MIB  # bytes that a new LUN has free at least, besides the data
 _FRESH = 5  # seconds for which the guard's word counts
 _GUARD_STATE = f"{RUN_DIR}/guard.json"
 _MOMENT = 30  # seconds that unmounting the old volume may take before the way to it is cut
+_BUSY = 10  # seconds for which whoever uses the old volume is waited for
 
 
 def progress_file(store):
@@ -64,6 +65,9 @@ def normalize(want, config):
     if "device" in given and len(given) > 1:
         raise Problem(f"{want['store']}: a device and also {', '.join(sorted(set(given) - {'device'}))} were given; give one of the two")
     place = dict(dict.fromkeys(_generations.PLACE_KEYS), device=given["device"]) if "device" in given else dict(today, device=None, **given)
+    missing = [key for key in ("portal", "target", "lun") if place[key] is None]
+    if given and not place["device"] and missing:
+        raise Problem(f"{want['store']}: it is on {today['device']} today, so give {', '.join(missing)} of the blank LUN too")
     devices = [device for device in config.devices.values() if device["store"] == store["name"]]
     return {"store": store["name"], "config": store, "place": place, "limit": want.get("limit"), "undo": bool(want.get("undo")),
             "check_mode": bool(want.get("check_mode")), "reserved": store["reserved"], "found": None, "all": devices,
@@ -145,15 +149,27 @@ def _check_device(want, state, device):
 
 
 def _check_room(want, device):
-    """Refuse a LUN that cannot take the data."""
-    size = size_of(device)
-    segment = _nilfs_volume.BLOCKS_PER_SEGMENT * want["config"]["block_size"]
+    """Refuse a LUN that cannot take the data, and the legs with it."""
+    size, data = size_of(device), sum(_occupied(one) for one in want["devices"])
+    problem = room_problem(size, data, want["config"]["block_size"], want["reserved"])
+    if problem:
+        names = ", ".join(one["name"] for one in want["devices"])
+        raise Problem(f"{want['store']}: {device} has {human_size(size)}, and the data of {names} ({human_size(data)}) {problem}. Give a larger LUN")
+
+
+def room_problem(size, data, block_size, percent):
+    """What a blank LUN of so many bytes lacks for legs that take data bytes (the end of a sentence), or None; percent is the reserved share. Pure.
+
+    It is the question that is asked before the legs are brought in (_capacity.fits), of all that has to be written.
+    """
+    segment = _nilfs_volume.BLOCKS_PER_SEGMENT * block_size
     segments = size // segment
-    room = (segments - reserved_segments(segments, want["reserved"])) * segment
-    need = sum(_occupied(one) for one in want["devices"]) + SPARE
-    if room < need:
-        raise Problem(f"{want['store']}: {device} has {human_size(size)}, of which {human_size(max(0, room))} can be used; the data of "
-                      f"{', '.join(one['name'] for one in want['devices'])} needs {human_size(need)}. Give a larger LUN")
+    reserved = reserved_segments(segments, percent)
+    usage = _capacity.Usage(None, segments, segments, reserved, segment)
+    if _capacity.fits(usage, data):
+        return None
+    return (f"needs {human_size(_capacity.room_wanted(usage, data) * segment)} with what nilfs2 takes for itself and what has to stay free "
+            f"({percent} % reserved, {human_size(reserved * segment)}, among it)")
 
 
 def _occupied(device):
@@ -170,8 +186,15 @@ def perform(want, step, tell=None):
 def _volume(want, args, _tell):
     new = _next(want, args["device"])
     with host_lock():
-        save_record("stores", new["record"], dict(load_record("stores", new["record"]), place=want["place"], mount=new["mount"], label=new["label"]))
-        converge([new], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
+        # before anything is written to it, so that it can be given up whatever happens
+        save_record("stores", new["record"], dict(load_record("stores", new["record"]), place=want["place"], mount=new["mount"], label=new["label"],
+                                                  identity=_identity(new["device"])))
+        try:
+            converge([new], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
+        except Problem:
+            if not load_record("stores", new["record"]).get("claimed"):  # it was refused, and nothing was begun
+                forget_record("stores", new["record"])
+            raise
         for device in want["devices"]:
             _md_act.update_record(mirror_of(device), hold=True)
     began = time.time()
@@ -210,6 +233,7 @@ def _switch(want, args, _tell):
         record, fresh, identity = load_record("stores", store), load_record("stores", new["record"]), _identity(device)
         for one in want["devices"]:
             _check_held(want, one)
+        _check_legs(want, new)
         for one in want["devices"]:
             mirror = mirror_of(one, "detached")
             if _md_act.remote_state(mirror) != "gone":
@@ -219,20 +243,33 @@ def _switch(want, args, _tell):
             _md_act.update_record(mirror, clean_detach=None, hold=None)
         old = _retire(want, record)
         for one in want["devices"]:
-            leg = _new_leg(want, one)
-            _seed.enlist(one["local"], leg, 0, True)
-            with Volume(new["mount"]) as volume:
-                first = volume.counts()[0]
-            # until it is healed it is a mixture, in whatever checkpoints arise on the way
-            window = {"first": first, "last": None, "why": "the remote leg was being filled", "good": None}
-            _catalogue.save(leg, {"since": first, "unsafe": [window], "points": []})
-            _md_act.update_record(mirror_of(one), unsafe_from=None)  # a number of the old volume, which old has now
-        _leave(want["config"]["mount"], want["config"])
+            _seed.enlist(one["local"], _new_leg(want, one), 0, True)
+        with Volume(new["mount"]) as volume:
+            first = volume.counts()[0]
+        # until it is healed a leg is a mixture, in whatever checkpoints arise on the way; that of a device that is stopped has yet to be made
+        window = {"first": first, "last": None, "why": "the remote leg was being filled", "good": None}
+        for known in _known(want).values():
+            _catalogue.save(_new_leg(want, known), {"since": first, "unsafe": [window], "points": []})
+        _leave(want["config"])
         unmount(new["mount"])
         # the moment: from here on the store is on the new LUN
-        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], generation=old["number"] + 1,
+        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], generation=old["number"] + 1, began=old["ended"],
                                           generations=[old] + record.get("generations", [])))
+        for known in _known(want).values():
+            # a number of the old volume, which old has; where an interruption leaves it, it can but widen the window that is open
+            if known.get("unsafe_from"):
+                _md_act.update_record(known, unsafe_from=None)
     _complete(want, {}, None)
+
+
+def _check_legs(want, new):
+    """Refuse to go on with a volume that would not take the legs now, for after the moment there is no way back."""
+    usage = _capacity.usage_at(mount_at(new["mount"]))
+    copied = sum(_capacity.to_copy(read_leg_super(one["local"]), load_record("devices", one["name"])) for one in want["devices"])
+    if usage and not _capacity.fits(usage, copied):
+        raise Problem(f"{want['store']}: on {new['device']} {human_size(usage.clean * usage.segment)} are free, and "
+                      f"{human_size(_capacity.room_wanted(usage, copied) * usage.segment)} are needed to bring the legs up to date and keep the reserve. "
+                      f"Nothing was changed: grow that LUN and run this again, or give it up (indestructible swap {want['store']} --undo)")
 
 
 def _check_held(want, device):
@@ -244,40 +281,69 @@ def _check_held(want, device):
         raise Problem(f"{name} has grown while its new leg was filled; run this again")
 
 
+def _known(want):
+    """Records (dict of dict by name) of the devices that have a leg on the store, whether they run or not."""
+    records = {name: load_record("devices", name) for name in list_records("devices")}
+    return {name: known for name, known in records.items() if (known.get("remote") or "").startswith(want["config"]["mount"] + "/")}
+
+
 def _retire(want, record):
     """The old generation, as it is remembered; it is written to its LUN too, where that can be reached."""
+    point, known = want["config"]["mount"], _known(want)
     old = {"number": record.get("generation", 1), "uuid": record.get("uuid"), "place": _generations.place_of(want["config"]), "identity": record.get("claimed"),
-           "began": None, "ended": int(time.time()), "last": None, "devices": {}}
-    point = want["config"]["mount"]
-    if mount_at(point):
-        try:
-            Link(want["config"]).ensure()  # a commit would wait for a LUN that does not answer
-            with Volume(point) as volume:
-                first, old["last"] = volume.first_checkpoint(), volume.sync()
-                old["began"] = first.time if first else None
-            for one in want["all"]:
-                if os.path.exists(one["remote"]):
-                    known, catalogue = load_record("devices", one["name"]), _catalogue.load(one["remote"])
-                    old["devices"][one["name"]] = {"uuid": known.get("uuid"), "since": catalogue["since"], "points": catalogue["points"],
-                                                   "unsafe_from": known.get("unsafe_from")}
-        except (Problem, OSError):
-            pass  # its LUN is gone; it is known all the same
-    old["began"] = old["began"] or record.get("made") or 0
+           "began": record.get("began") or max((one["ended"] for one in record.get("generations", [])), default=0), "ended": int(time.time()), "last": None,
+           # what this host alone knows: from which checkpoint on a leg that failed cannot be relied upon
+           "devices": {name: {key: found.get(key) for key in ("uuid", "unsafe_from")} for name, found in known.items()}}
+    if not mount_at(point):
+        return old
+    try:
+        Link(want["config"]).ensure()  # a commit would wait for a LUN that does not answer
+        for name, found in known.items():
+            if read_text(_catalogue.path_of(found["remote"])):
+                catalogue = _catalogue.load(found["remote"])
+                old["devices"][name].update(since=catalogue["since"], points=catalogue["points"])
+        with contextlib.suppress(OSError):  # a full one may have no room for it
+            _generations.write_down(point, want["store"], old["ended"])
+        with Volume(point) as volume:
+            old["last"] = volume.sync()
+    except (Problem, OSError):
+        pass  # its LUN is gone; what it holds is read when it is attached again
     return old
 
 
-def _leave(point, config):
-    """Unmount the old volume; its way is cut when it does not answer, for all that matters is in the local legs."""
+def _leave(config):
+    """Unmount the old volume. Its way is cut when it does not answer, for all that matters is in the local legs; raises Problem while somebody uses it."""
+    point, hung = config["mount"], False
     for loop in _generations.loops_on(point):
         detach_loop(loop.device)
     if not mount_at(point):
         return
     with contextlib.suppress(Problem):
         _cleaner.stop(config["name"])
-    run(["timeout", "--kill-after=1", str(_MOMENT), "umount", point], ok=None, timeout=_MOMENT + 10)
-    if mount_at(point):
+
+    def is_over():
+        nonlocal hung
+        hung = not _try_unmount(point)
+        return hung or not mount_at(point)
+    wait_for(is_over, _BUSY)
+    if hung:
         Link(config).abort()
-        run(["umount", "--lazy", point], ok=None, timeout=20)
+        if mount_at(point):
+            run(["umount", "--lazy", point], ok=None, timeout=20)
+    elif mount_at(point):
+        try:
+            unmount(point)  # which names who uses it
+        except Problem:
+            _cleaner.resume(config["name"])
+            raise
+
+
+def _try_unmount(point):
+    """Call umount; returns whether it ended by itself, well or not."""
+    try:
+        return run(["timeout", "--kill-after=1", str(_MOMENT), "umount", point], ok=None, timeout=_MOMENT + 10).rc not in (124, 137)
+    except Problem:
+        return False  # it cannot even be killed
 
 
 def _complete(want, _args, _tell):
@@ -334,7 +400,7 @@ def _undo(want, _args, _tell):
             _md_act.update_record(mirror_of(one), hold=None)
         for loop in _generations.loops_on(new["mount"]):
             detach_loop(loop.device)
-        disk = _generations.find_disk(record["uuid"]) if record.get("uuid") else None
+        disk = _begun_disk(want, record)
         if mount_at(new["mount"]):
             unmount(new["mount"])
         if record.get("uuid"):
@@ -342,6 +408,16 @@ def _undo(want, _args, _tell):
         if disk:
             _owner.release(disk)
         forget_record("stores", new["record"])
+
+
+def _begun_disk(want, record):
+    """Path of the LUN that a swap was begun on, given its record, or None when it is not there. Without a volume it may be this host's all the same."""
+    if record.get("uuid"):
+        return _generations.find_disk(record["uuid"])
+    with contextlib.suppress(Problem):
+        device = Link(dict(want["config"], **record["place"])).find()
+        return device if _identity(device) == record.get("identity") else None
+    return None
 
 
 def predict(want, state, steps):

@@ -34,10 +34,15 @@ def parse_wish(text, now, name="as_of"):
         return Wish("number", int(plain))
     found = _AGO.fullmatch(plain)
     if found and found.group(2).lower() in _UNITS:
-        return Wish("time", int(now - float(found.group(1)) * _UNITS[found.group(2).lower()]))
+        ago = float(found.group(1)) * _UNITS[found.group(2).lower()]
+        if ago > now:
+            raise _too_far(plain, name)
+        return Wish("time", int(now - ago))
     found = _ISO.fullmatch(plain)
     if found:
         when = _time_of(plain, found, name)
+        if when < 0:
+            raise _too_far(plain, name)
         if when > now:
             raise Problem(f"{name}: {plain} is in the future; it is {iso(int(now))} now")
         return Wish("time", when)
@@ -54,6 +59,10 @@ def parse_time(text, now, name):
     return wish.value
 
 
+def _too_far(plain, name):
+    return Problem(f"{name}: {plain} is further away than the clock of a host counts; write a time between 1970 and now")
+
+
 def _time_of(plain, found, name):
     numbers = [int(group or 0) for group in found.groups()[:6]]
     try:
@@ -64,9 +73,15 @@ def _time_of(plain, found, name):
     if zone:
         offset = datetime.timedelta(0)
         if zone.upper() != "Z":
-            offset = datetime.timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:])) * (-1 if zone[0] == "-" else 1)
+            hours, minutes = int(zone[1:3]), int(zone[-2:])
+            if hours > 14 or minutes > 59:
+                raise Problem(f"{name}: {plain} has a zone that does not exist ({zone}); write Z, or an offset of at most 14 hours, such as +01:00")
+            offset = datetime.timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
         return int(naive.replace(tzinfo=datetime.timezone.utc).timestamp() - offset.total_seconds())
-    first, second = (naive.replace(fold=fold).astimezone() for fold in (0, 1))
+    try:
+        first, second = (naive.replace(fold=fold).astimezone() for fold in (0, 1))
+    except (OverflowError, ValueError, OSError):  # in another zone it would be before the first year or after the last
+        raise _too_far(plain, name) from None
     if first.utcoffset() != second.utcoffset():
         if datetime.datetime.fromtimestamp(first.timestamp()) != naive:
             raise Problem(f"{name}: {plain} does not exist on this host: its clocks were put forward over it. Write the zone too, such as "

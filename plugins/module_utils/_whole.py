@@ -17,6 +17,7 @@ from . import _generations, _md, _nilfs_volume, _recovery, _swap
 from ._cleaner import unit_of
 from ._core import RUN_DIR, Problem, human_size, list_records, load_record, read_text
 from ._filesystem import read_filesystem
+from ._host_config import late
 from ._iscsi_node import luns, sessions
 from ._mount import mounts_of
 from ._owner import who
@@ -57,6 +58,8 @@ def _device(name, guarded):
                           if want["remote"].startswith((load_record("stores", store).get("mount") or "\0") + "/")), None)
     if record.get("phase") == _md.PHASE_ADOPTING:
         more["problem"] = "its adoption is under way or was interrupted; run the playbook indestructible.block.adopt to complete it"
+    elif name in late():
+        more["problem"] = f"it does not run, because it could not be started at boot; the guard starts it once its local leg {want['local']} is there"
     last = _md.unfinished_rollback(name)
     if last:
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"

@@ -14,7 +14,8 @@ description:
     from every cleaner.
   - Recovery points arise by themselves all the time; a named one holds a moment that is worth a name, such as before an upgrade.
   - The names are kept beside the image on the store, so that they travel with the LUN.
-  - A point that is made now holds everything that was written before. When the device is mounted, its file system is frozen for that moment.
+  - A point that is made now holds everything that was written before. The file systems that are mounted of the device, or of
+    partitions and logical volumes on it, are frozen for that moment.
 author: The indestructible.block authors (@indestructible)
 attributes:
   check_mode:
@@ -52,7 +53,7 @@ options:
         M(indestructible.block.nilfs_checkpoint_mount).
     type: str
   quiesce:
-    description: Whether the file system is frozen while the point is made. Left out, it is when it is mounted.
+    description: Whether the file systems are frozen while the point is made. Left out, those are that are mounted.
     type: bool
   before:
     description: Shell commands that hold an application still; run first, in this order. When one fails, no point is made.
@@ -60,12 +61,13 @@ options:
     elements: str
     default: []
   after:
-    description: Shell commands that let it go again; run at the end in any case, also when this module is killed.
+    description: Shell commands that let it go again; run at the end in any case, also when this module is killed. Each is ended after O(limit).
     type: list
     elements: str
     default: []
   limit:
-    description: Seconds after which the file system is thawed and O(after) is run whatever happens; there is no point then.
+    description:
+      - Seconds that O(before) and the freeze may take in all. Then the file systems are thawed and O(after) is run whatever happens; there is no point then.
     type: int
     default: 30
   retention:
@@ -128,8 +130,8 @@ points:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.indestructible.block.plugins.module_utils._core import Problem, converge_alone
-from ansible_collections.indestructible.block.plugins.module_utils._point import normalize, observe, perform, plan, predict, public
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
+from ansible_collections.indestructible.block.plugins.module_utils._point import converge_point, normalize, public
 
 
 def main():
@@ -141,7 +143,7 @@ def main():
             prefix=dict(type="str", default="")),
         required_if=[("state", "absent", ["name"]), ("state", "pruned", ["retention"])], supports_check_mode=True)
     try:
-        result = converge_alone([normalize(module.params)], observe, plan, perform, predict, module.check_mode)
+        result = converge_point(normalize(module.params), module.check_mode)
     except Problem as problem:
         module.fail_json(msg=str(problem), actions=getattr(problem, "done", []))
     before, after = public(result["before"][0]), public(result["after"][0])

@@ -71,6 +71,10 @@ points:
   returned: success
   type: list
   elements: dict
+more:
+  description: Whether there are more points than O(limit) in that range, older than these.
+  returned: success
+  type: bool
 oldest:
   description: The oldest recovery point, C(checkpoint), C(time) and C(iso), or null when there is none.
   returned: success

@@ -57,7 +57,8 @@ options:
       - V(mounted) makes it, mounts it without a cleaner, enters it in fstab (with C(noauto), because nothing may mount it that does not look who
         owns it) and grows it.
       - V(present) makes it only.
-      - V(unmounted) unmounts it and leaves fstab as it is. This host keeps owning it.
+      - V(unmounted) unmounts it and leaves fstab as it is. This host keeps owning it, and its guard leaves it so
+        until the next run that mounts it.
       - V(absent) unmounts it, takes it out of fstab, and gives it up, so that another host may claim it. Nothing but the owner mark is erased.
     type: str
     choices: [mounted, present, unmounted, absent]

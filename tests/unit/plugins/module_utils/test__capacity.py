@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.indestructible.block.plugins.module_utils import _capacity
 from ansible_collections.indestructible.block.plugins.module_utils._capacity import (
-    DAY, HOUR, WEEK, Sample, Usage, crossed, fill_rate, fits, forecast, out_at, thin)
+    DAY, HOUR, MINUTE, WEEK, Sample, Usage, crossed, fill_rate, fits, forecast, out_at, thin)
 from ansible_collections.indestructible.block.plugins.module_utils._md_super import Bitmap, Super
 
 MIB = 1 << 20
@@ -119,6 +119,42 @@ def test_with_a_cleaner_the_net_rate_counts():
     assert fill_rate(samples, samples[-1].time, HOUR)[0] == pytest.approx(2 / 60, rel=0.1)
     samples = [Sample(T0 + 60 * number, 50000 + (150 if number % 4 > 1 else 0), SEGMENTS, 0) for number in range(61)]
     assert fill_rate(samples, samples[-1].time, HOUR)[0] == pytest.approx(0, abs=0.05)
+
+
+def with_cleaner(keep, reclaimed, rate, days):
+    """What is told each hour of so many days, as (clean segments, forecast in seconds or None), of a store whose cleaner begins below 30 % and ends at 40 %.
+
+    It takes so many segments a second net of what it copies, none that is younger than keep seconds. rate(moment): segments a second that are filled.
+    """
+    samples, told, filled, clean, cleaning = [], [], [0.0], float(SEGMENTS), False
+    for moment in range(T0, T0 + days * DAY, 5 * MINUTE):
+        filled.append(filled[-1] + rate(moment) * 5 * MINUTE)
+        clean = max(0.0, clean - filled[-1] + filled[-2])
+        cleaning = clean < 0.3 * SEGMENTS or cleaning and clean < 0.4 * SEGMENTS
+        if cleaning:
+            kept = filled[-1] - filled[max(0, len(filled) - 1 - keep // (5 * MINUTE))]
+            clean += min(reclaimed * 5 * MINUTE, max(0.0, SEGMENTS - clean - kept))
+        samples.append(Sample(moment, int(clean), SEGMENTS, 0))
+        if moment % HOUR == 0:
+            samples = thin(samples, moment)
+            told.append((clean, forecast(samples, moment, SEGMENTS // 20, True)))
+    return told
+
+
+@pytest.mark.parametrize("keep", [7, 10, 14])
+@pytest.mark.parametrize("reclaimed", [0.5, 1])
+def test_a_store_whose_cleaner_keeps_up_is_never_said_to_be_full_soon(keep, reclaimed):
+    average = office_day() / DAY
+    told = with_cleaner(keep * DAY, reclaimed, lambda moment: office(moment) / average * 0.6 * SEGMENTS / (keep * DAY), 2 * keep + 6)
+    assert min(clean for clean, _left in told) < 0.31 * SEGMENTS  # it has had to clean
+    assert [left for _clean, left in told if left is not None] == []
+
+
+def test_a_store_whose_cleaner_does_not_keep_up_is_said_to_be_full_soon():
+    told = with_cleaner(14 * DAY, 0.5, lambda moment: 1.2 * SEGMENTS / (14 * DAY), 12)
+    end = next(hour for hour, (clean, _left) in enumerate(told) if clean <= SEGMENTS // 20)
+    seen = [(end - hour, left / HOUR) for hour, (_clean, left) in enumerate(told[:end]) if left is not None]
+    assert len(seen) > 12 and all(left == pytest.approx(hours, rel=0.1, abs=2) for hours, left in seen)
 
 
 def test_the_past_is_bounded_and_a_clock_that_was_set_back_forgets_the_future():

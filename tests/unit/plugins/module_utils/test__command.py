@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ansible_collections.indestructible.block.plugins.module_utils import _command
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
 
 
 @pytest.mark.parametrize("words, as_of", [
@@ -27,3 +30,25 @@ def test_a_word_that_means_nothing_is_refused(words, capsys):
     with pytest.raises(SystemExit):
         _command.main(words)
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_program_gets_what_went_wrong_as_json(monkeypatch, capsys):
+    def refuse(_args):
+        raise Problem("no such thing")
+    monkeypatch.setitem(_command.VERBS, "status", (refuse, *_command.VERBS["status"][1:]))
+    assert (_command.main(["status", "--json"]), _command.main(["status"])) == (1, 1)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"error": "no such thing"}
+    assert said.err == "indestructible: no such thing\n" * 2
+
+
+@pytest.mark.parametrize("content, mode, there, words", [
+    ("a GPT partition table", "overlay", True, "kpartx -a /dev/mapper/x (and kpartx -d before the release)"),
+    ("an MBR (dos) partition table", "direct", False, "kpartx -ar /dev/mapper/x (and kpartx -d before the release; the package kpartx has it)"),
+    ("an LVM physical volume", "overlay", True, "vgimportclone /dev/mapper/x"),
+])
+def test_a_way_to_look_inside_is_named(monkeypatch, content, mode, there, words):
+    monkeypatch.setattr(_command.shutil, "which", lambda name: name if there else None)
+    state = {"device": "db", "iso": "now", "checkpoint": 1, "safe": True, "path": "/dev/mapper/x", "size": 1 << 30, "content": content, "mount": None,
+             "mode": mode, "cow": "/cow", "cow_size": 1 << 20, "name": "db"}
+    assert f"  look inside   {words}\n" in _command._recovered(state)

@@ -4,10 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from ansible_collections.indestructible.block.plugins.module_utils import _catalogue, _guard_device, _guard_store
+from ansible_collections.indestructible.block.plugins.module_utils import _catalogue, _guard, _guard_device, _guard_store
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
 from ansible_collections.indestructible.block.plugins.module_utils._guard_device import Gate
+
+DEVICE = {"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16, "replication": "async"}
+STORE = {"name": "vault1", "portal": None, "device": "/dev/sdb", "mount": "/store", "reserved": 5, "commit_interval": 60, "commit_deadline": 5}
 
 
 def gate_after_a_pass(under_way=0):
@@ -92,8 +98,7 @@ def test_a_device_that_is_being_made_is_left_alone(monkeypatch, phase, state):
     monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"phase": phase})
     monkeypatch.setattr(_guard_device, "device_of", lambda path, known=None: "/dev/loop0")
     monkeypatch.setattr(_guard_device, "holder_of", lambda device: "md127")
-    device = {"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16}
-    watch = _guard_device.DeviceWatch(device)
+    watch = _guard_device.DeviceWatch(DEVICE)
     watch.look(known=[])
     assert watch.state == state
 
@@ -101,7 +106,7 @@ def test_a_device_that_is_being_made_is_left_alone(monkeypatch, phase, state):
 @pytest.mark.parametrize("leaving, state, taken", [(True, "faulty", True), (None, "faulty", False), (True, "attached", False)])
 def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, taken):
     monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"leaving": leaving})
-    watch = _guard_device.DeviceWatch({"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16})
+    watch = _guard_device.DeviceWatch(DEVICE)
     watch.state = state
     assert watch.is_taken_out == taken
 
@@ -112,8 +117,214 @@ def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, tak
 def test_writes_may_be_overtaken(monkeypatch, limit, ordered, local, overtaken):
     monkeypatch.setattr(_guard_device, "keep_order", lambda: ordered)
     monkeypatch.setattr(_guard_device, "read_text", lambda path: limit if path.endswith("backlog") else local)
-    watch = _guard_device.DeviceWatch({"name": "db", "local": "/l.img", "remote": "/r.img", "size": 1 << 30, "time_base": 16})
+    monkeypatch.setattr(_guard_device, "members_of", lambda array: ["/dev/loop0"])
+    watch = _guard_device.DeviceWatch(DEVICE)
     assert watch.may_overtake() == overtaken
+
+
+@pytest.fixture
+def legs(monkeypatch):
+    """A device whose legs are loop0 (local) and loop1 (remote), and the states that the kernel shows of them."""
+    shown = {"loop0": "in_sync", "loop1": "in_sync,write_mostly"}
+    monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"phase": "ready", "replication": "async"})
+    monkeypatch.setattr(_guard_device, "members_of", lambda array: [f"/dev/{name}" for name in shown])
+    monkeypatch.setattr(_guard_device, "read_text", lambda path: next((shown[name] for name in shown if f"/dev-{name}/" in path), None))
+    monkeypatch.setattr(_guard_device, "write_text", lambda path, text: None)
+    monkeypatch.setattr(_guard_device, "update_record", lambda want, **values: None)
+    watch = _guard_device.DeviceWatch(DEVICE)
+    watch.array = watch.holder = "md127"
+    watch.local, watch.remote = "loop0", "loop1"
+    return watch, shown
+
+
+@pytest.mark.parametrize("local, remote, is_last", [
+    ("in_sync", "in_sync,write_mostly", False), ("faulty", "in_sync,write_mostly", True), ("spare", "in_sync", True), ("in_sync", "faulty", False),
+    (None, "in_sync", True), ("in_sync", None, False)])
+def test_the_last_leg_is_known(legs, local, remote, is_last):
+    watch, shown = legs
+    shown.update(loop0=local, loop1=remote)
+    for name in [name for name in shown if shown[name] is None]:
+        del shown[name]
+    watch.look_again()
+    assert watch.is_last == is_last
+
+
+def test_the_last_leg_takes_every_flush(legs, monkeypatch):
+    watch, shown = legs
+    caches = []
+    monkeypatch.setattr(_guard_device, "set_write_cache", lambda device, mode: caches.append((device, mode)))
+    watch.look_again()
+    watch.mode = "async"
+    assert watch.set_mode() is None and caches == []
+    shown["loop0"] = "faulty"
+    watch.look_again()
+    assert watch.set_mode() == "device db: replication is sync now, and was async, because its local leg is not whole"
+    assert caches == [("/dev/loop1", "write back")] and watch.set_mode() is None
+
+
+def test_a_record_that_cannot_be_read_keeps_the_bitmap(monkeypatch):
+    def broken(kind, name):
+        raise Problem("not readable JSON")
+    monkeypatch.setattr(_guard_device, "load_record", broken)
+    monkeypatch.setattr(_guard_device, "device_of", lambda path, known=None: "/dev/loop0")
+    monkeypatch.setattr(_guard_device, "holder_of", lambda device: "md127")
+    watch = _guard_device.DeviceWatch(DEVICE)
+    watch.look(known=[])
+    assert watch.state == "out" and watch.record().get("hold")
+
+
+def test_an_array_that_is_stopped_in_a_pass(legs, monkeypatch):
+    watch, _shown = legs
+
+    def gone(path, text):
+        raise Problem(f"cannot write to {path}")
+    monkeypatch.setattr(_guard_device, "write_text", gone)
+    assert watch._pass() is None
+
+
+class Leg:
+    """What a StoreWatch asks of a device."""
+
+    def __init__(self, name, is_last=False, state="attached"):
+        self.name, self.is_last, self.state, self.remote, self.device = name, is_last, state, "loop1", dict(DEVICE, name=name)
+        self.failing = self.failed = self.healing = None
+        self.mode, self.is_taken_out = "async", False
+        self.is_in = state in ("attached", "recovering")
+
+    def look(self):
+        pass
+
+    def look_again(self):
+        pass
+
+
+@pytest.fixture
+def store(monkeypatch):
+    said, done = [], []
+    watch = _guard_store.StoreWatch(STORE, [], lambda level, sentence: said.append(sentence))
+    monkeypatch.setattr(watch.link, "abort", lambda: done.append("abort"))
+    monkeypatch.setattr(watch.link, "ensure", lambda: None)
+    monkeypatch.setattr(watch, "_let_go", lambda devices, **more: done.extend(device.name for device in devices))
+    monkeypatch.setattr(watch, "_bring_store", lambda: done.append("store"))
+    monkeypatch.setattr(_guard_store, "host_lock", lambda seconds: contextlib.nullcontext())
+    monkeypatch.setattr(_guard_store, "LEAVING", "/nowhere/leaving")
+    return watch, said, done
+
+
+def test_a_store_that_fails_keeps_the_last_leg_of_a_device(store):
+    watch, said, done = store
+    watch.devices = [Leg("db"), Leg("mail", is_last=True)]
+    watch.fail("a commit has not ended within 5 seconds", 100.0)
+    assert done == ["db"]  # and nothing that waits is given up, for mail waits too
+    assert said == ["store vault1: a commit has not ended within 5 seconds; mail runs from its remote leg alone, which stays in",
+                    "store vault1: a commit has not ended within 5 seconds; took the remote leg of db out; it runs on from the local one"]
+
+
+def test_that_a_last_leg_stays_is_said_once_a_change(store):
+    watch, said, done = store
+    watch.devices = [Leg("mail", is_last=True)]
+    for now in range(100, 160):
+        watch.fail(f"the disk has not answered for {now} seconds", now)
+    assert len(said) == 1 and not done and not watch.next_try
+    watch.fail("the disk has not answered", 300)
+    watch.devices.append(Leg("web", is_last=True))
+    watch.fail("the disk has not answered", 301)
+    assert len(said) == 3 and said[2].endswith("mail, web run from their remote legs alone, which stay in")
+
+
+def test_without_a_last_leg_what_waits_is_given_up(store):
+    watch, _said, done = store
+    watch.devices = [Leg("db")]
+    watch.fail("why", 100.0)
+    assert done == ["db", "abort"]
+
+
+def join(store, monkeypatch, record, disk=None, mounted=False):
+    watch, said, done = store
+    monkeypatch.setattr(_guard_store, "load_record", lambda kind, name: record if kind == "stores" else {"detached": True})
+    monkeypatch.setattr(_guard_store, "mount_at", lambda point: mounted)
+    monkeypatch.setattr(_guard_store, "is_ours", lambda device: True)
+    monkeypatch.setattr(watch.link, "disk", lambda: disk)
+    watch._join(100.0)
+    return watch, said, done
+
+
+def test_a_store_is_mounted_though_no_device_wants_it(store, monkeypatch):
+    store[0].devices = [Leg("db", state="out")]
+    assert join(store, monkeypatch, {"claimed": "lun"})[2] == ["store"]
+
+
+@pytest.mark.parametrize("record, disk", [({"claimed": None}, None), ({"claimed": "lun", "unmounted": True}, None), ({"claimed": "lun"}, "sdb"), ({}, None)])
+def test_a_store_that_is_there_or_out_of_use_is_left_alone(store, monkeypatch, record, disk):
+    watch, said, done = join(store, monkeypatch, record, disk)
+    assert not done and not said and watch.next_try > 100
+
+
+def test_a_store_that_somebody_mounted_again_is_in_use(store, monkeypatch):
+    assert join(store, monkeypatch, {"unmounted": True}, mounted=True)[2] == ["store"]
+
+
+def test_nothing_comes_back_at_shutdown_and_no_attempt_is_made_each_moment(store, monkeypatch, tmp_path):
+    (tmp_path / "leaving").touch()
+    monkeypatch.setattr(_guard_store, "LEAVING", str(tmp_path / "leaving"))
+    watch, _said, done = join(store, monkeypatch, {"claimed": "lun"})
+    assert not done and watch.next_try > 100
+
+
+def test_one_device_whose_record_is_broken_keeps_no_other_out(store, monkeypatch):
+    watch = store[0]
+    watch.devices = [Leg("bad", state="out"), Leg("db", state="out")]
+
+    def load(kind, name):
+        if name == "bad":
+            raise Problem("bad.json is not readable JSON")
+        return {}
+    monkeypatch.setattr(_guard_store, "load_record", load)
+    monkeypatch.setattr(_guard_store, "is_ours", lambda device: True)
+    devices, problems = watch._wanting()
+    assert [device.name for device in devices] == ["db"] and problems == ["bad.json is not readable JSON"]
+
+
+@pytest.mark.parametrize("dirty, even", [("1000", 7.0), ("0", 100.0)])
+def test_dirty_blocks_that_wait_for_the_interval_are_lag(store, monkeypatch, dirty, even):
+    watch = store[0]
+    monkeypatch.setattr(_guard_store, "attribute", lambda device, name: dirty)
+    monkeypatch.setattr(watch.room, "learn", lambda disk: None)
+    watch.disk, watch.even, watch.last_start = "sdb", 7.0, 90.0
+    watch.began, watch.renewed = 100.0, 99.0
+
+    class Once:
+        left = [True]
+
+        def wait(self):
+            return bool(self.left) and self.left.pop()
+
+        def clear(self):
+            pass
+    watch._go = Once()
+    watch._commits()
+    assert watch.even == even
+
+
+def test_what_is_wrong_is_said_once_until_it_is_another_thing():
+    said = []
+    guard = _guard.Guard(lambda level, sentence: said.append(sentence))
+    for sentence in ("a", "a", "b", None, "b"):
+        guard._once("it", sentence)
+    assert said == ["a", "b", "b"]
+
+
+def test_a_configuration_that_is_gone_is_said_once(monkeypatch):
+    said = []
+    guard = _guard.Guard(lambda level, sentence: said.append(sentence))
+
+    def load():
+        raise Problem("/etc/indestructible.json does not exist")
+    monkeypatch.setattr(_guard._host_config, "load", load)
+    for config in (None, "the one before", "the one before"):
+        guard.config = config
+        guard._load()
+    assert said == ["/etc/indestructible.json does not exist"]
 
 
 def test_windows():

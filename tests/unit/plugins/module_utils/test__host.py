@@ -46,7 +46,8 @@ def test_the_upstream_version_is_found(release, version, signature, expected):
 
 
 @pytest.mark.parametrize("version, bad", [
-    ("6.1.176", False), ("6.6.135", False), ("6.12.101", False), ("6.14.1", False), ("6.14.2", True), ("6.15.9", True), ("6.16.0", True), ("6.16.5", True), ("6.16.6", False), ("6.17.1", False),
+    ("6.1.176", False), ("6.6.135", False), ("6.12.101", False), ("6.14.1", False), ("6.14.2", True), ("6.15.9", True),
+    ("6.16.0", True), ("6.16.5", True), ("6.16.6", False), ("6.17.1", False),
 ])
 def test_kernels_that_lose_data_are_refused(version, bad):
     if bad:

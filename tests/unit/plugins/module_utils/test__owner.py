@@ -131,3 +131,47 @@ def test_a_broken_id_is_not_replaced(here):
     path.write_text("{")
     with pytest.raises(Problem, match="not readable JSON"):
         _owner.identity(make=True)
+
+
+@pytest.fixture
+def lun(monkeypatch):
+    """A LUN with a mark, and with a reservation of a key, either None; what is asked of the target is done."""
+    found = {"mark": None, "key": None, "secured": 0}
+    holding = []
+    monkeypatch.setattr(_owner, "identity", lambda make=False: ME)
+    monkeypatch.setattr(_owner, "read_mark", lambda device: found["mark"])
+    monkeypatch.setattr(_owner._reservation, "is_scsi_disk", lambda device: True)
+    monkeypatch.setattr(_owner._reservation, "supported", lambda device: True)
+    monkeypatch.setattr(_owner._reservation, "holds", lambda device, key: bool(holding))
+    monkeypatch.setattr(_owner._reservation, "read_reservation", lambda device: found["key"] and Registrant(found["key"], True, None, None))
+
+    def secure(device, key, force):
+        found["secured"] += 1
+        if found.get("given_up_meanwhile"):
+            found["mark"] = None
+    monkeypatch.setattr(_owner, "_secure", secure)
+    monkeypatch.setattr(_owner, "_let_go", lambda device, key: found.update(secured=found["secured"] - 1))
+    return found
+
+
+@pytest.mark.parametrize("mark, key", [(ME, None), (ME, ME), (ME, OTHER), (None, ME)])
+def test_a_lun_of_this_host_is_renewed(lun, mark, key):
+    lun.update(mark=mark and dict(MARK, id=mark), key=key and _owner.key_of(key))
+    _owner.renew("/dev/sdb")
+    assert lun["secured"] == 1
+
+
+@pytest.mark.parametrize("key, says", [(None, "neither the mark nor the reservation of this host, so it was given up"), (OTHER, "is owned by another host")])
+def test_a_lun_that_was_given_up_is_not_taken_back(lun, monkeypatch, key, says):
+    monkeypatch.setattr(_owner, "_winner", lambda device: _owner.judge(None, key and _owner.key_of(key), [], ME))
+    lun.update(key=key and _owner.key_of(key))
+    with pytest.raises(Problem, match=says):
+        _owner.renew("/dev/sdb")
+    assert lun["secured"] == 0
+
+
+def test_a_lun_that_is_given_up_meanwhile_is_let_go(lun):
+    lun.update(mark=dict(MARK, id=ME), given_up_meanwhile=True)
+    with pytest.raises(Problem, match="it was given up"):
+        _owner.renew("/dev/sdb")
+    assert lun["secured"] == 0

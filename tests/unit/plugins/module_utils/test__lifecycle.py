@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import types
+
+import pytest
+
+from ansible_collections.indestructible.block.plugins.module_utils import _host_config, _lifecycle
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem, Result
+
+CONFIG = types.SimpleNamespace(devices={name: {"name": name, "path": f"/dev/md/{name}", "local": f"/legs/{name}.img"} for name in ("a", "b", "c")})
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """What is_ours() and a start say of each device (a bool, or a Problem), and what was said."""
+    answers, said = {"ours": {}, "starts": {}}, []
+
+    def asked(which):
+        def answer(device, mixture=False):
+            value = answers[which].get(device["name"], True)
+            if isinstance(value, Problem):
+                raise value
+            return value
+        return answer
+    monkeypatch.setattr(_host_config, "RUN_DIR", str(tmp_path))
+    monkeypatch.setattr(_host_config, "LATE", str(tmp_path / "late"))
+    monkeypatch.setattr(_lifecycle, "LEAVING", str(tmp_path / "leaving"))
+    monkeypatch.setattr(_lifecycle, "host_lock", lambda seconds: contextlib.nullcontext())
+    monkeypatch.setattr(_lifecycle, "is_ours", asked("ours"))
+    monkeypatch.setattr(_lifecycle, "_start_one", asked("starts"))
+    return answers, said, lambda level, sentence: said.append((level, sentence))
+
+
+def test_one_device_that_is_broken_keeps_no_other_from_starting(host):
+    answers, said, say = host
+    answers["ours"]["a"] = Problem("a.json is not readable JSON")
+    answers["starts"]["b"] = Problem("its local leg /legs/b.img is not there")
+    assert _lifecycle.start(CONFIG, say) == 2
+    assert said == [(3, "device a: a.json is not readable JSON"), (3, "device b: its local leg /legs/b.img is not there"),
+                    (6, "device c: started from its local leg")]
+    assert _lifecycle.late() == ["a", "b"]
+
+
+def test_a_start_ends_what_the_shutdown_before_had_noted(host, tmp_path):
+    (tmp_path / "leaving").touch()
+    _lifecycle.start(CONFIG, host[2])
+    assert not (tmp_path / "leaving").exists() and _lifecycle.late() == []
+
+
+def test_a_late_device_is_started_once(host):
+    answers, _said, _say = host
+    _lifecycle.note_late(["b", "c"])
+    answers["starts"]["b"] = Problem("its local leg /legs/b.img is not there")
+    with pytest.raises(Problem):
+        _lifecycle.start_late(CONFIG, "b")
+    assert _lifecycle.late() == ["b", "c"]
+    answers["starts"]["b"] = True
+    assert _lifecycle.start_late(CONFIG, "b") == CONFIG.devices["b"]
+    assert _lifecycle.late() == ["c"]
+    assert _lifecycle.start_late(CONFIG, "b") is None  # somebody has stopped it since
+
+
+@pytest.mark.parametrize("what", ["runs", "out of use", "not configured"])
+def test_a_device_that_is_late_no_more(host, what):
+    name = "z" if what == "not configured" else "b"
+    _lifecycle.note_late([name])
+    host[0]["starts"]["b"] = False
+    host[0]["ours"]["b"] = what != "out of use"
+    assert _lifecycle.start_late(CONFIG, name) is None and _lifecycle.late() == []
+
+
+def test_no_late_device_is_started_at_shutdown(host, tmp_path):
+    _lifecycle.note_late(["b"])
+    (tmp_path / "leaving").touch()
+    assert _lifecycle.start_late(CONFIG, "b") is None and _lifecycle.late() == ["b"]
+
+
+@pytest.mark.parametrize("state, exists, says", [
+    ("absent", False, "its local leg /legs/a is not there"), ("stopped", False, "its local leg /legs/a is not there"),
+    ("absent", True, "its local leg /legs/a is no leg of a device")])
+def test_a_missing_leg_is_told(monkeypatch, state, exists, says):
+    monkeypatch.setattr(_lifecycle, "mirror_of", lambda device, state: {})
+    monkeypatch.setattr(_lifecycle._md, "observe", lambda want: {"state": state, "_activity": None})
+    monkeypatch.setattr(_lifecycle.os.path, "exists", lambda path: exists)
+    with pytest.raises(Problem, match=says):
+        _lifecycle._start_one({"local": "/legs/a", "local_kind": "block"})
+
+
+def test_what_fstab_says_of_a_device_is_mounted(monkeypatch):
+    started = []
+    fstab = "/dev/md/a /srv/a xfs nofail 0 0\n/dev/md/a /srv/never xfs noauto,nofail 0 0\n/dev/md/b /srv/b xfs nofail 0 0\n/dev/md/a none swap sw 0 0\n"
+    monkeypatch.setattr(_lifecycle, "read_fstab", lambda: fstab)
+    monkeypatch.setattr(_lifecycle, "run", lambda argv, timeout: started.append(argv) or Result(0, "", ""))
+    assert _lifecycle.mount(CONFIG.devices["a"]) == ["/srv/a"]
+    assert started == [["systemctl", "start", "/srv/a"]]
