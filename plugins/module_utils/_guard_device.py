@@ -116,7 +116,7 @@ class DeviceWatch:
         self.holder = None  # the array, also of a device that the guard leaves alone
         self.state = "stopped"
         self.is_last = False  # whether the remote leg is the only whole one, so that the data is there alone
-        self.mode, self.settled = None, False
+        self.mode, self.settled, self.switched = None, False, time.monotonic()
         self.held = Progress()
         self.failing = None  # the thread that takes the leg out
         self.healing = self.failed = False  # failed: that md took the leg out after an error has been dealt with
@@ -193,7 +193,7 @@ class DeviceWatch:
         if self.mode == wanted:
             return None
         set_write_cache(f"/dev/{self.remote}", "write through" if wanted == "async" else "write back")
-        was, self.mode, self.settled = self.mode, wanted, False
+        was, self.mode, self.settled, self.switched = self.mode, wanted, False, time.monotonic()
         why = ", because its local leg is not whole" if self.is_last else ""
         return f"device {self.name}: replication is {wanted} now, and was {was}{why}"
 
@@ -201,11 +201,17 @@ class DeviceWatch:
         """Whether writes are behind in a loop that does not keep their order. To forbid that waits for the leg, so it is left to whoever attaches one."""
         return not keep_order() and self.has_local and (read_text(f"/sys/block/{self.array}/md/bitmap/backlog") or "0").strip() != "0"
 
-    def settle_mode(self):
-        """After a commit in `sync` mode the legs are equal again."""
-        if not self.settled and self.mode == "sync" and self.record().get("replication") == "async":
-            update_record(self.want, replication="sync")
-        self.settled = True
+    @property
+    def is_unsettled(self):
+        """Whether it runs in `sync` mode and a commit is wanted, after which the legs are equal."""
+        return self.mode == "sync" and not self.settled
+
+    def settle_mode(self, committed):
+        """Note that the legs are equal, after a commit in `sync` mode. committed: when the last one that succeeded began, or None."""
+        if self.is_unsettled and not self.healing and committed is not None and committed > self.switched:
+            if self.record().get("replication") == "async":
+                update_record(self.want, replication="sync")
+            self.settled = True
 
     def watch_gate(self, now, committed):
         """Let the bitmap make a pass when it may. committed: when the last commit that succeeded began, or None."""

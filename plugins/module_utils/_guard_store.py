@@ -110,7 +110,7 @@ class StoreWatch:
         if self._force:
             return True
         since = began - self.last_start
-        wanted = any(device.is_in and (device.gate.wants_commit() or device.healing) for device in self.devices)
+        wanted = any(device.is_in and (device.gate.wants_commit() or device.healing or device.is_unsettled) for device in self.devices)
         if since >= self.store["commit_interval"] and wanted:
             return True
         text = attribute(f"/dev/{self.disk}", "segctor/dirty_data_blocks_count") if self.disk else None
@@ -193,8 +193,8 @@ class StoreWatch:
             if device.healing and device.is_idle and not (self.ending and self.ending.is_alive()):
                 self.ending = threading.Thread(target=self._end_heal, args=(device,), daemon=True)
                 self.ending.start()
-            elif device.mode == "sync" and self.good is not None:
-                device.settle_mode()
+            else:
+                device.settle_mode(self.good)
 
     def _end_heal(self, device):
         try:

@@ -162,6 +162,17 @@ def test_the_last_leg_takes_every_flush(legs, monkeypatch):
     assert caches == [("/dev/loop1", "write back")] and watch.set_mode() is None
 
 
+def test_legs_are_equal_after_a_commit_that_began_after_the_switch(legs, monkeypatch):
+    watch, _shown = legs
+    noted = []
+    monkeypatch.setattr(_guard_device, "update_record", lambda want, **values: noted.append(values))
+    watch.mode, watch.switched = "sync", 10.0
+    for committed, unsettled in ((None, True), (9.5, True), (10.5, False)):
+        watch.settle_mode(committed)
+        assert watch.is_unsettled == unsettled and bool(noted) != unsettled
+    assert noted == [{"replication": "sync"}]
+
+
 def test_a_record_that_cannot_be_read_keeps_the_bitmap(monkeypatch):
     def broken(kind, name):
         raise Problem("not readable JSON")
