@@ -23,6 +23,7 @@ from drive import DEADLINE, NAMES, Drive, LabError, Wrong, save  # noqa: E402  p
 
 # On a machine that does other things as well a second is soon over, so the tight limits are for the long proof alone.
 PROOF = os.environ.get("LAB_STEP") == "1"
+CHUNK = 8 << 20  # bytes, of the bitmap
 
 
 class Faults(Drive):
@@ -242,13 +243,17 @@ class Faults(Drive):
         return row
 
     def points(self, row):
-        """The newest recovery point has all records but the last moment's; the one before the fault opens too."""
+        """The newest recovery point has all records but the last moment's; the one before the fault opens too, those during the heal are refused."""
         for key in NAMES:
             _number, records = (int(word) for word in self.owner(f"cd /root && python3 point.py {key} last").split())
             if records < self.acked[key]:
                 raise Wrong(f"{key}: the newest recovery point has {records} records of {self.acked[key]}")
             if row[f"{key}_heal"]:
                 row[f"{key}_before"] = int(self.owner(f"cd /root && python3 point.py {key} before").split()[1])
+                during = json.loads(self.owner(f"cat /var/lib/indestructible/stores/vault1/{key}.json"))["unsafe"][-1]["first"]
+                done = self.lab.ssh("owner1", f"indestructible recover {key} {during}", check=False)
+                if done.returncode == 0 or "is not safe to recover from (" not in done.stderr:
+                    raise Wrong(f"{key}: checkpoint {during} of the heal was not refused: {done.stdout}{done.stderr}")
 
     def judge(self, name, row):
         limit = DEADLINE + 2
@@ -256,6 +261,10 @@ class Faults(Drive):
             raise Wrong(f"async: the application waited for {row['fast_stall']} s, more than {limit}")
         if PROOF and name in ("cut_5", "cut_60") and row["fast_stall"] >= 1:
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
+        for key in NAMES:
+            heal = row[f"{key}_heal"]
+            if heal and heal["kind"] == "bitmap" and heal["copied_bytes"] > 1.5 * heal["dirty_bytes"] + CHUNK:
+                raise Wrong(f"{key}: {heal['copied_bytes']} bytes were copied for {heal['dirty_bytes']} that had changed")
 
 
 FAULTS = [name for name, value in vars(Faults).items() if callable(value) and not name.startswith("_") and value.__doc__ and "\n" not in value.__doc__
