@@ -22,6 +22,7 @@ from ._loop import find as find_loop
 from ._loop import loops, set_write_cache
 from ._mount import mount_at, parse_fstab, read_fstab
 
+
 def start(config, say):
     """Start every device that is not running, from its local leg alone; the guard brings the remote legs. Returns how many failed."""
     with contextlib.suppress(FileNotFoundError):
