@@ -52,8 +52,7 @@ def load(seconds):
 def prove(count):
     with open("/root/acks-pg") as acks:
         noted = [(int(number), float(at)) for number, at in (line.split() for line in acks)]
-    for _turn in range(count):
-        at = int(random.uniform(noted[0][1] + LAG + 2, noted[-1][1]))
+    for at in random.sample(range(int(noted[0][1]) + LAG + 3, int(noted[-1][1]) + 1), count):
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
         state = json.loads(run("indestructible", "recover", "pg", when, "--name", "pgproof", "--json"))
         data = f"{state['mount']}/data"
