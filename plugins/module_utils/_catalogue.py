@@ -110,7 +110,7 @@ def open_window(remote, first, why):
             good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
             catalogue = with_window(catalogue, first, why, good[-1].number if good else None)
             save(remote, catalogue)  # first, so that nothing is protected that nobody knows of
-        wanted = next(window["good"] for window in catalogue["unsafe"] if window["last"] is None)
+        wanted = next(window.get("good") for window in catalogue["unsafe"] if window["last"] is None)
         if wanted and any(found.number == wanted for found in volume.checkpoints(wanted, 1)):
             volume.protect(wanted)
 
