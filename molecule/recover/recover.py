@@ -210,9 +210,8 @@ class Recover(Drive):
         if done.returncode == 0 or "its rollback was interrupted" not in " ".join(done.stdout.split()):
             raise Wrong(f"site does not refuse a mixture: {done.stdout[-2000:]}")
         self.until(lambda: "mounted" in self.owner("findmnt /var/lib/indestructible/stores/vault1 >/dev/null && echo mounted", check=False), 60, "the store")
-        kept = next(point for point in self.ask("points big --limit 100000 --all")["points"] if (point["name"] or "").startswith("before-rollback"))
-        if self.ask("recover big latest --no-mount --direct --name newest")["checkpoint"] > kept["checkpoint"]:
-            raise Wrong("a mixture is offered as a recovery point")
+        if self.owner(f"sha256sum <{self.ask('recover big latest --name newest')['mount']}/data") != bad:
+            raise Wrong("a mixture is offered as a recovery point, or not the state before the rollback")
         self.owner("indestructible release newest")
         self.ask("rollback big good")
         if self.owner("mount /srv/big && sha256sum </srv/big/data") != good:
