@@ -20,7 +20,7 @@ import os
 
 from . import _catalogue, _loopfile, _md, _md_act, _recovery, _seed
 from ._blank import find_content, find_use
-from ._blockdev import identity_of, is_block, size_of
+from ._blockdev import is_block, known_as, size_of
 from ._copy import Side, copy_differences
 from ._core import Problem, Step, converge, host_lock, human_size, load_record, read_text, run, wait_until, write_text
 from ._md_super import HEADER_SIZE, read_super
@@ -117,7 +117,7 @@ def _thing(path):
     """What tells this very file or disk from another one that has its path, a str."""
     if not is_block(path):
         return f"inode {os.stat(path).st_ino}"
-    return identity_of(path) or f"{os.path.realpath(path)} of {size_of(path)} bytes"
+    return known_as(path)
 
 
 def _check_local(want):

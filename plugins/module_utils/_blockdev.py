@@ -90,6 +90,11 @@ def identity_of(path):
     return None
 
 
+def known_as(device):
+    """The name (str) by which a record tells this very device from another; where the kernel knows none, its path and size have to do."""
+    return identity_of(device) or f"{os.path.realpath(device)} of {size_of(device)} bytes"
+
+
 def _array_of(disk):
     """UUID of the md array that a sysfs directory stands for, from the superblock of a member (older kernels do not tell it)."""
     try:

@@ -22,7 +22,7 @@ from collections import namedtuple
 
 from ._core import GIB, MIB, TIB, Problem, Step, human_size, load_record, run, save_record
 from ._blank import find_content, find_use
-from ._blockdev import identity_of, is_block, size_of
+from ._blockdev import is_block, known_as, size_of
 from ._md import refuse_mixture
 from ._mount import (Entry, check_point, fstab_with, fstab_without, make_directories, mount_at, mounts_of, parse_fstab, read_fstab, read_mounts,
                      unmount, users_of, write_fstab)
@@ -212,13 +212,9 @@ def _observe_device(want, state, mounts):
     state["_use"] = find_use(device)
     if want["state"] in ("mounted", "present"):
         record = load_record("filesystems", want["record"])
-        state["_half_done"] = record.get("phase") == "formatting" and record.get("device_id") == _identity(device) and (
+        state["_half_done"] = record.get("phase") == "formatting" and record.get("device_id") == known_as(device) and (
             found is None or (found.type == want["type"] and not found.complete))
     state["_content"] = find_content(device)
-
-
-def _identity(device):
-    return identity_of(device) or f"{os.path.realpath(device)} of {size_of(device)} bytes"
 
 
 def plan(want, state):
@@ -312,13 +308,13 @@ def perform(want, step):
     """Carry one step out."""
     device, point = want["device"], want["mount"]
     if step.verb == "format":
-        save_record("filesystems", want["record"], {"phase": "formatting", "device_id": _identity(device), "type": want["type"]})
+        save_record("filesystems", want["record"], {"phase": "formatting", "device_id": known_as(device), "type": want["type"]})
         run(make_command(want, size_of(device)), timeout=1800)
         os.sync()
         found = read_filesystem(device)
         if found is None or found.type != want["type"]:
             raise Problem(f"mkfs.{want['type']} ended well, but {device} holds no such file system")
-        save_record("filesystems", want["record"], {"phase": "ready", "device_id": _identity(device), "type": want["type"], "uuid": found.uuid})
+        save_record("filesystems", want["record"], {"phase": "ready", "device_id": known_as(device), "type": want["type"], "uuid": found.uuid})
     elif step.verb == "mount":
         make_directories(point)
         options = mount_options(want)

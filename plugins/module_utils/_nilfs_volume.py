@@ -17,7 +17,7 @@ import signal
 from . import _cleaner, _generations, _owner
 from ._core import STATE_DIR, Problem, Step, human_period, human_size, load_record, parse_period, run, save_record, wait_until
 from ._blank import describe, find_use
-from ._blockdev import identity_of, is_block, size_of
+from ._blockdev import is_block, known_as, size_of
 from ._iscsi_node import initiator_name
 from ._loop import loops
 from ._mount import (Entry, check_point, fstab_with, fstab_without, make_directories, mount_at, parse_fstab, read_fstab, read_mounts,
@@ -75,7 +75,7 @@ def _claimed_device(record):
     identity = load_record("stores", record).get("claimed")
     for name in sorted(os.listdir("/sys/block")) if identity else []:
         try:
-            if is_block(f"/dev/{name}") and _identity(f"/dev/{name}") == identity:
+            if is_block(f"/dev/{name}") and known_as(f"/dev/{name}") == identity:
                 return f"/dev/{name}"
         except (OSError, Problem):
             continue
@@ -140,7 +140,7 @@ def _observe_volume(want, state, device, mounts):
         state["_owner_problem"] = str(problem)
     found = read_super(device)
     record = state["_record"]
-    state["_half_done"] = record.get("phase") == "formatting" and record.get("device_id") == _identity(device)
+    state["_half_done"] = record.get("phase") == "formatting" and record.get("device_id") == known_as(device)
     if found and state["_half_done"] and not has_second_super(device) and not main_mount(device, mounts):
         found = None  # mkfs ended between its two super blocks, and the kernel would never write the second one
     if found is None or found.label != want["label"]:
@@ -169,11 +169,6 @@ def _observe_volume(want, state, device, mounts):
                      first_checkpoint=_moment(volume.first_checkpoint()), last_checkpoint=_moment(volume.last_checkpoint()))
     state["free"] = usage.clean * found.segment_size
     state["available"] = max(0, usage.clean - state["reserved_segments"]) * found.segment_size
-
-
-def _identity(device):
-    """The name of this very device; where the kernel knows none, its path and size have to do."""
-    return identity_of(device) or f"{os.path.realpath(device)} of {size_of(device)} bytes"
 
 
 def _entry(number, point):
@@ -420,7 +415,7 @@ def _remember_out(want):
 def _claim(want, step):
     device = want["device"]
     (_owner.claim if step.verb == "claim" else _owner.take_over)(device)
-    _remember(want, {"claimed": _identity(device)})
+    _remember(want, {"claimed": known_as(device)})
     if main_mount(device):
         return
     # Until now another host may have written to it: look again, past what is cached, before anything is made of it.
@@ -431,7 +426,7 @@ def _claim(want, step):
 
 def _format(want):
     device = want["device"]
-    identity = _identity(device)
+    identity = known_as(device)
     old = load_record("stores", want["record"]).get("uuid")
     if old and want["mount"]:
         # The store had a volume before, on a LUN that is no more: its line would keep the new one out.

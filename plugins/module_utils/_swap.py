@@ -21,7 +21,7 @@ import os
 import time
 
 from . import _capacity, _catalogue, _cleaner, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
-from ._blockdev import identity_of, is_block, size_of
+from ._blockdev import is_block, known_as, size_of
 from ._core import (RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
                     save_record, wait_for, wait_until)
 from ._host_config import is_ours, mirror_of
@@ -125,19 +125,15 @@ def plan(want, state):
                                    f"generation {state['generation']} is kept", {"device": device})]
 
 
-def _identity(device):
-    return identity_of(device) or f"{os.path.realpath(device)} of {size_of(device)} bytes"
-
-
 def _check_device(want, state, device):
     """Refuse a LUN that is not blank, or not to be had."""
     name, owner = want["store"], _owner.look(device).owner
-    if _identity(device) == state["_record"].get("claimed"):
+    if known_as(device) == state["_record"].get("claimed"):
         raise Problem(f"{name}: {device} is the LUN that it is on today; give another one")
     if owner and not owner["here"]:
         raise _owner.refusal(device, owner)
     found, begun = read_super(device), state["_begun"]
-    if found and begun and found.uuid == begun.get("uuid") or begun.get("phase") == "formatting" and begun.get("device_id") == _identity(device):
+    if found and begun and found.uuid == begun.get("uuid") or begun.get("phase") == "formatting" and begun.get("device_id") == known_as(device):
         return
     for generation in state["generations"]:
         if found and found.uuid == generation["uuid"]:
@@ -188,7 +184,7 @@ def _volume(want, args, _tell):
     with host_lock():
         # before anything is written to it, so that it can be given up whatever happens
         save_record("stores", new["record"], dict(load_record("stores", new["record"]), place=want["place"], mount=new["mount"], label=new["label"],
-                                                  identity=_identity(new["device"])))
+                                                  identity=known_as(new["device"])))
         try:
             converge([new], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
         except Problem:
@@ -230,7 +226,7 @@ def _fill(want, args, tell):
 def _switch(want, args, _tell):
     store, new, device = want["store"], _next(want, args["device"]), args["device"]
     with host_lock():
-        record, fresh, identity = load_record("stores", store), load_record("stores", new["record"]), _identity(device)
+        record, fresh, identity = load_record("stores", store), load_record("stores", new["record"]), known_as(device)
         for one in want["devices"]:
             _check_held(want, one)
         _check_legs(want, new)
@@ -416,7 +412,7 @@ def _begun_disk(want, record):
         return _generations.find_disk(record["uuid"])
     with contextlib.suppress(Problem):
         device = Link(dict(want["config"], **record["place"])).find()
-        return device if _identity(device) == record.get("identity") else None
+        return device if known_as(device) == record.get("identity") else None
     return None
 
 

@@ -199,7 +199,7 @@ def test_a_busy_volume_is_waited_for_and_only_one_that_hangs_is_cut_off(monkeypa
 def test_a_refused_lun_leaves_no_swap_behind(records, monkeypatch):
     saved = {}
     monkeypatch.setattr(_swap, "host_lock", contextlib.nullcontext)
-    monkeypatch.setattr(_swap, "_identity", lambda device: f"identity of {device}")
+    monkeypatch.setattr(_swap, "known_as", lambda device: f"identity of {device}")
     monkeypatch.setattr(_swap, "load_record", lambda kind, name: saved.get(name, {}))
     monkeypatch.setattr(_swap, "save_record", lambda kind, name, record: saved.update({name: record}))
     monkeypatch.setattr(_swap, "forget_record", lambda kind, name: saved.pop(name))
