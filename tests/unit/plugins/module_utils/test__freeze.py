@@ -85,3 +85,12 @@ def test_a_command_after_that_fails_is_told_with_what_it_said(told):
         with _freeze.held_still([], [], ["echo so it is; exit 3", *AFTER], 10):
             pass
     assert told() == ["after"]
+
+
+def test_nothing_is_frozen_after_the_deadline(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_freeze, "_shell", lambda when, command, seconds: None)
+    monkeypatch.setattr(_freeze, "_control", lambda point, request, what: asked.append(point))
+    with pytest.raises(Problem, match="the time limit of 2 seconds was over before the point was made"):
+        _freeze._freeze(None, ["/srv/db"], [], time.monotonic() - 0.1, 2, [])
+    assert asked == []

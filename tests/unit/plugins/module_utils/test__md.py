@@ -463,3 +463,15 @@ def test_a_new_device_is_predicted(host):
     after = predicted(host, host.state(), state="detached")
     assert (after["state"], after["remote"]["state"], after["remote"]["write_mostly"]) == ("detached", "outside", True)
     assert predicted(host, host.state(), state="absent")["state"] == "absent"
+
+
+def test_a_mixture_is_refused_until_its_rollback_is_complete(monkeypatch):
+    last = {}
+    monkeypatch.setattr(_md, "load_record", lambda kind, name: last if (kind, name) == ("rollbacks", "db") else {})
+    _md.refuse_mixture("db")
+    last.update(as_of="10 minutes ago", done=False)
+    with pytest.raises(Problem, match="complete it: indestructible rollback db '10 minutes ago'"):
+        _md.refuse_mixture("db")
+    assert _md.unfinished_rollback("mail") == {}
+    last.update(done=True)
+    _md.refuse_mixture("db")
