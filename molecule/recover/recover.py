@@ -7,7 +7,7 @@
 
 Parts: prefix (recoveries of COUNT checkpoints of each device hold a prefix of what was written), postgres (the server runs on COUNT recoveries),
 untouched (the device in use stays as it is), refusals, unprotected (recoveries leave nothing protected, and nothing less), quiesce (everything is let go
-at the limit), rollback, killed (COUNT kills of recover, release and rollback, and the power gone), long (a history of
+at the limit), inside (btrfs, a partition table and LVM on a device), rollback, killed (COUNT kills of recover, release and rollback, and the power gone), long (a history of
 COUNT checkpoints costs no more than a short one). Each prints what it found as JSON and adds it to .build/recover-RELEASE.json.
 """
 
@@ -179,6 +179,42 @@ class Recover(Drive):
         self.clean()
         return [{"let_go": 3}]
 
+    def inside(self, _count):
+        """What else may be on a device, opened beside its twin in use: btrfs, a partition table, LVM; the command to look inside is as it was told."""
+        links = "ls -l /dev/disk/by-uuid /dev/disk/by-label | awk '{print $9, $11}'"
+        self.owner("umount /srv/se")
+        made = {
+            "btrfs": ("mkfs.btrfs -q -f /dev/md/se && mount /dev/md/se /srv/se", "umount /srv/se"),
+            "partition": ("echo ',,L' | sfdisk -q /dev/md/se && udevadm settle && mkfs.ext4 -q /dev/md/se1 && mount /dev/md/se1 /srv/se", "umount /srv/se"),
+            "LVM": ("pvcreate -qq /dev/md/se && vgcreate -qq data /dev/md/se && lvcreate -qq -n one -l 100%FREE data && mkfs.ext4 -q /dev/data/one && "
+                    "mount /dev/data/one /srv/se", "umount /srv/se && vgchange -qq -an data"),
+        }
+        looks = {"btrfs": ("true", "true"), "partition": ("mount /dev/mapper/indestructible-se1 /mnt", "umount /mnt && kpartx -d /dev/mapper/indestructible-se"),
+                 "LVM": ("vgchange -qq -ay data1 && mount /dev/data1/one /mnt", "umount /mnt && vgchange -qq -an data1")}
+        for kind, (make, end) in made.items():
+            self.owner(f"wipefs -qa /dev/md/se && blockdev --rereadpt /dev/md/se; set -e; {make}; echo early >/srv/se/file; "
+                       "indestructible checkpoint se --name look; echo late >/srv/se/file; sync -f /srv/se")
+            before = self.owner(links)
+            told = self.owner("indestructible recover se look")
+            if kind.lower() not in told.lower():
+                raise Wrong(f"{kind} is not told: {told}")
+            look, close = looks[kind]
+            command = next((line.partition("look inside")[2].partition(" (")[0].strip() for line in told.splitlines() if "look inside" in line), "true")
+            if (command == "true") != (kind == "btrfs"):
+                raise Wrong(f"how to look inside is not told: {told}")
+            top = "/mnt" if command != "true" else "/mnt/indestructible/se"
+            found = self.owner(f"set -e; {command} >/dev/null; {look}; cat {top}/file /srv/se/file; echo new >{top}/file; sync -f {top}").split()
+            if found != ["early", "late"]:
+                raise Wrong(f"{kind}: the recovery and the device hold {found}")
+            if self.owner(links) != before:
+                raise Wrong(f"{kind}: links in /dev/disk lead to a recovery")
+            if command != "true":
+                self.refused("indestructible release se", "in use")
+            self.owner(f"{close}; indestructible release se; {end}; indestructible checkpoint se --name look --delete")
+            self.clean()
+        self.owner("wipefs -qa /dev/md/se; blockdev --rereadpt /dev/md/se; set -e; mkfs.ext4 -q /dev/md/se; mount /srv/se")
+        return [{"kinds": len(made)}]
+
     def rollback(self, _count):
         """100 MB of damage on a sparse device of 100 GiB is put back, and that is undone; a mixture is not started."""
         fill = "dd if=/dev/urandom of=/srv/big/data bs=1M count=100 conv=notrunc,fsync status=none && sha256sum </srv/big/data"
@@ -282,7 +318,7 @@ class Recover(Drive):
 def main():
     recover = Recover()
     part, count = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2] if len(sys.argv) > 2 else "4"
-    if part not in ("prefix", "postgres", "untouched", "refusals", "unprotected", "quiesce", "rollback", "killed", "long"):
+    if part not in ("prefix", "postgres", "untouched", "refusals", "unprotected", "quiesce", "inside", "rollback", "killed", "long"):
         sys.exit(__doc__)
     try:
         rows = getattr(recover, part)(int(count))

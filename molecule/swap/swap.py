@@ -221,8 +221,9 @@ class Swap(Drive):
         self.owner(f"mkfs.nilfs2 -q -f -L other {wrong}; udevadm settle")
         self.refuse(f"generations vault1 --attach {number} --device {wrong}", "holds the volume")
         self.blank(2)
-        if "not attached" not in self.owner("indestructible points fast"):
-            raise Wrong("points does not tell what is away")
+        told = self.owner("indestructible points fast")
+        if f"Not there: generation {number} of vault1" not in told:
+            raise Wrong(f"points does not tell what is away: {told}")
         done = self.site()  # which maps it again
         if done.returncode:
             raise Wrong(f"site failed: {done.stdout[-3000:]}")
