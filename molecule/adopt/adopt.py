@@ -112,10 +112,13 @@ class Adopt(Drive):
     def destroyed(self):
         """the owner is destroyed while it writes"""
         self.write_and_die()
+        self.look()
         begun = time.monotonic()
-        self.adopt()
+        self.adopt(self.host)
         row = {"seconds": round(time.monotonic() - begun, 1)}
         self.check(row)
+        if self.owner("ls /srv/*/lost", check=False):
+            raise Wrong("what was written to a recovery is on the device")
         # the one that was lost comes back, and is told
         self.lab.boot(self.other())
         done = self.on(self.other(), "site")
@@ -123,6 +126,23 @@ class Adopt(Drive):
             raise Wrong(f"the lost host was not refused: {done.stdout[-3000:]}")
         self._forget(self.other())
         return row
+
+    def look(self):
+        """The other host takes the store over, and opens what is newest in it, without starting a device."""
+        self.host = self.other()
+        for changes in (True, False):
+            done = self.on(self.host, "adopt", "--extra-vars", "store=vault1 overlay=true")
+            if done.returncode or (not changes and "changed=0" not in done.stdout):
+                raise Wrong(f"adopt with the overlay failed, or changed something again: {done.stdout[-3000:]}")
+        for name in NAMES:
+            top = f"/mnt/indestructible/{name}"
+            self.owner(f"python3 /root/writer.py {top}/records verify {self.acked[name]} && echo lost >{top}/lost")
+        if self.owner("grep -c ^md /proc/mdstat", check=False) != "0":
+            raise Wrong("a device was started")
+        for name in NAMES:
+            done = self.on(self.host, "release", "--extra-vars", f"device={name}")
+            if done.returncode:
+                raise Wrong(f"release failed: {done.stdout[-3000:]}")
 
     def _forget(self, host):
         """Make a host that lost its store one that never had it."""
@@ -170,10 +190,13 @@ class Adopt(Drive):
             self.until(lambda: "recover" in self.owner("cat /proc/mdstat"), 40, "the heal to begin", pause=0.1)
             time.sleep(2)
         self.write_and_die(cut_and_mend)
+        new, begun = self.other(), time.time()
+        self.lab.ssh(new, "rm -f /root/served; (until findmnt -n /srv/fast && findmnt -n /srv/safe; do sleep 0.2; done; date +%s >/root/served) "
+                     ">/dev/null 2>&1 &")
         told = self.adopt()
         if "the newest safe point" not in told:
             raise Wrong(f"the half-healed legs were taken as they were: {told[-3000:]}")
-        row = {}
+        row = {"served": int(self.owner("cat /root/served")) - int(begun)}
         self.check(row)
         self.lab.boot(self.other())
         self._forget(self.other())

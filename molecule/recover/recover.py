@@ -7,8 +7,8 @@
 
 Parts: prefix (recoveries of COUNT checkpoints of each device hold a prefix of what was written), postgres (the server runs on COUNT recoveries),
 untouched (the device in use stays as it is), refusals, unprotected (recoveries leave nothing protected, and nothing less), quiesce (everything is let go
-at the limit), inside (btrfs, a partition table and LVM on a device), rollback, killed (COUNT kills of recover, release and rollback, and the power gone), long (a history of
-COUNT checkpoints costs no more than a short one). Each prints what it found as JSON and adds it to .build/recover-RELEASE.json.
+at the limit), inside (btrfs, a partition table and LVM on a device), rollback, killed (COUNT kills of recover, release and rollback, and the power gone),
+long (a history of COUNT checkpoints costs no more than a short one). Each prints what it found as JSON and adds it to .build/recover-RELEASE.json.
 """
 
 from __future__ import annotations
@@ -189,7 +189,8 @@ class Recover(Drive):
             "LVM": ("pvcreate -qq /dev/md/se && vgcreate -qq data /dev/md/se && lvcreate -qq -n one -l 100%FREE data && mkfs.ext4 -q /dev/data/one && "
                     "mount /dev/data/one /srv/se", "umount /srv/se && vgchange -qq -an data"),
         }
-        looks = {"btrfs": ("true", "true"), "partition": ("mount /dev/mapper/indestructible-se1 /mnt", "umount /mnt && kpartx -d /dev/mapper/indestructible-se"),
+        looks = {"btrfs": ("true", "true"),
+                 "partition": ("mount /dev/mapper/indestructible-se1 /mnt", "umount /mnt && kpartx -d /dev/mapper/indestructible-se"),
                  "LVM": ("vgchange -qq -ay data1 && mount /dev/data1/one /mnt", "umount /mnt && vgchange -qq -an data1")}
         for kind, (make, end) in made.items():
             self.owner(f"wipefs -qa /dev/md/se && blockdev --rereadpt /dev/md/se; set -e; {make}; echo early >/srv/se/file; "
@@ -209,7 +210,7 @@ class Recover(Drive):
             if self.owner(links) != before:
                 raise Wrong(f"{kind}: links in /dev/disk lead to a recovery")
             if command != "true":
-                self.refused("indestructible release se", "in use")
+                self.refused("indestructible release se", "is held by")
             self.owner(f"{close}; indestructible release se; {end}; indestructible checkpoint se --name look --delete")
             self.clean()
         self.owner("wipefs -qa /dev/md/se; blockdev --rereadpt /dev/md/se; set -e; mkfs.ext4 -q /dev/md/se; mount /srv/se")

@@ -7,8 +7,9 @@
 
 """A device whose local leg is gone, with its disk or with its whole host: it lives on from the store.
 
-First it is opened: started from its remote leg alone, as of the newest safe point, which takes seconds. What is written then is on the LUN, and the
-history goes on. Then a new local leg is built beside it: what is not zero is copied while the bitmap lists what changes, and md brings that.
+First it may only be made known here, so that its past can be looked at. Then it is opened: started from its remote leg alone, as of the newest safe point,
+which takes seconds. What is written then is on the LUN, and the history goes on. Then a new local leg is built beside it: what is not zero is copied while
+the bitmap lists what changes, and md brings that.
 A record says that this is under way, so neither boot nor guard touches such a device, and an interruption anywhere is completed by the next run.
 To build the leg takes as long as its copy does, so the lock of the host is not held meanwhile: the other devices are healed and recovered as ever.
 """
@@ -28,22 +29,22 @@ from ._nilfs import Volume
 from ._points import newest_safe
 from ._when import iso
 
-STATES = ("opened", "owned")
+STATES = ("known", "opened", "owned")
 
 
 def normalize(want):
-    """The want with every value filled in. Keys: name, local, local_kind (file or block), remote, size (bytes), state (opened or owned)."""
+    """The want with every value filled in. Keys: name, local, local_kind (file or block), remote, size (bytes), state (known, opened or owned)."""
     want = dict({"state": "owned", "check_mode": False, "local_kind": "block" if want["local"].startswith("/dev/") else "file"}, **want)
     if want["state"] not in STATES:
-        raise Problem(f"{want['name']}: state {want['state']!r} is neither of {' and '.join(STATES)}")
+        raise Problem(f"{want['name']}: state {want['state']!r} is none of {', '.join(STATES)}")
     return want
 
 
 def observe(want):
     """The state of the device; keys that begin with an underscore are for plan() and perform().
 
-    state: absent (the store holds no such device), closed (it does not run), opened (it runs from its remote leg alone), building (md brings the
-    new local leg up to date) or owned (it has its local leg).
+    state: absent (the store holds no such device), closed (it does not run), known (nor does it run, but its past can be opened here), opened (it
+    runs from its remote leg alone), building (md brings the new local leg up to date) or owned (it has its local leg).
     """
     mirror = _md.observe(want)
     record, (local, remote) = mirror["_record"], mirror["_supers"]
@@ -52,8 +53,10 @@ def observe(want):
         state = "owned"
     elif live and mirror["remote"]["state"] == "in sync":
         state = "building" if mirror["local"]["state"] in ("recovering", "in sync") else "opened"
+    elif remote:
+        state = "known" if ours and record.get("uuid") == remote.uuid else "closed"
     else:
-        state = "closed" if remote else "absent"
+        state = "absent"
     catalogue = _catalogue.load(want["remote"]) if remote else None
     return {"name": want["name"], "path": mirror["path"], "state": state, "uuid": mirror["uuid"], "size": mirror["size"], "local": want["local"],
             "remote": want["remote"], "opened_as_of": record.get("opened_as_of"), "percent": mirror["recovery_percent"],
@@ -69,7 +72,7 @@ def plan(want, state):
         raise Problem(f"{name}: {mirror['path']} is another array ({mirror['_linked']}) that does not hold {want['remote']}; nothing was done")
     remote = mirror["_supers"][1]
     if remote is None and want["check_mode"] and not _catalogue.volume_of(want["remote"]):  # its store is not mounted yet
-        return [Step("open", f"start {state['path']} from its remote leg alone")] + (
+        return [_know_step(want) if want["state"] == "known" else Step("open", f"start {state['path']} from its remote leg alone")] + (
             [Step("build", f"build the local leg {want['local']} of {name} from the store")] if want["state"] == "owned" else [])
     if remote is None:
         raise Problem(f"{name}: {want['remote']} is {'not there' if mirror['remote']['state'] == 'absent' else 'no leg of a device'}, so there is nothing to "
@@ -79,9 +82,11 @@ def plan(want, state):
     if remote.size != want["size"]:
         raise Problem(f"{name}: its leg on the store holds {human_size(remote.size)} ({remote.size} bytes), and {want['size']} bytes were asked for; "
                       "write its size as it is, and grow it when it is yours")
+    if want["state"] == "known":
+        return [_know_step(want)] if state["state"] == "closed" else []
     _check_local(want)
     steps = []
-    if state["state"] == "closed":
+    if state["state"] in ("closed", "known"):
         point = None
         if _open_window(state["_catalogue"]):
             with Volume(_store_of(want)) as volume:
@@ -95,6 +100,10 @@ def plan(want, state):
             steps.append(Step("build", f"build the local leg {want['local']} of {name} from the store"))
         steps.append(Step("finish", f"wait until {name} runs on both legs, and make it this host's own"))
     return steps
+
+
+def _know_step(want):
+    return Step("know", f"note {want['name']} as a device of this host, without starting it")
 
 
 def _held(remote):
@@ -142,7 +151,10 @@ def _check_local(want):
 
 def perform(want, step, tell=None):
     """Carry out one step; raises Problem. tell(done, size, written), in bytes, is called now and then while the leg is built."""
-    if step.verb == "open":
+    if step.verb == "know":
+        with host_lock():
+            _know(want)
+    elif step.verb == "open":
         with host_lock():
             _open(want, step.args["checkpoint"])
     elif step.verb == "build":
@@ -156,9 +168,15 @@ def _loops(want, side, **more):
     converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
 
 
-def _open(want, checkpoint):
-    name, header = want["name"], read_super(want["remote"])
+def _know(want):
+    """Note the device, so that whatever happens it is known what was begun; returns the super block of its leg on the store."""
+    header = read_super(want["remote"])
     _md_act.update_record(want, uuid=header.uuid, phase=_md.PHASE_ADOPTING, size=want["size"], detached=None, stopped=None)
+    return header
+
+
+def _open(want, checkpoint):
+    name, header = want["name"], _know(want)
     if checkpoint:
         _put_back(want, checkpoint)
     _loops(want, "remote", write_cache="write back")  # this leg is the only one: a flush has to reach the LUN

@@ -54,9 +54,11 @@ options:
         type: str
         required: true
   state:
-    description: V(opened) starts the devices from the store alone; V(owned) builds their local legs too, and waits for that.
+    description:
+      - V(known) starts nothing, and makes the devices known to this host, so that their past can be opened with M(indestructible.block.nilfs_checkpoint_mount).
+      - V(opened) starts the devices from the store alone; V(owned) builds their local legs too, and waits for that.
     type: str
-    choices: [opened, owned]
+    choices: [known, opened, owned]
     default: owned
 seealso:
   - module: indestructible.block.md_mirror
@@ -83,8 +85,9 @@ actions:
   sample: ["start /dev/md/db from its remote leg alone"]
 devices:
   description:
-    - The devices with C(name), C(path), C(state) (V(absent), V(closed), V(opened), V(building) or V(owned)), C(uuid) of the array, C(size) in bytes, C(local)
-      and C(remote) (paths), C(opened_as_of) (the checkpoint that it was opened as of, or null) and C(percent) (how far md is with the new leg, or null).
+    - The devices with C(name), C(path), C(state) (V(absent), V(closed), V(known), V(opened), V(building) or V(owned)), C(uuid) of the array, C(size) in
+      bytes, C(local) and C(remote) (paths), C(opened_as_of) (the checkpoint that it was opened as of, or null) and C(percent) (how far md is with the new
+      leg, or null).
   returned: success
   type: list
   elements: dict

@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is done to a device whose local leg is lost."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from ansible_collections.indestructible.block.plugins.module_utils import _adopt
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
+
+SIZE = 1 << 30
+
+
+def want(**more):
+    return _adopt.normalize(dict({"name": "db", "local": "/nowhere/db.img", "remote": "/nowhere/store/db.img", "size": SIZE}, **more))
+
+
+def state(word, **more):
+    """What observe() makes of a leg on the store, without a heal under way."""
+    leg = SimpleNamespace(**dict({"name": "db", "uuid": "u", "size": SIZE}, **more))
+    mirror = {"_linked": None, "array": None, "_supers": (None, leg), "remote": {"state": "present"}}
+    return {"state": word, "path": "/dev/md/db", "_mirror": mirror, "_catalogue": {"unsafe": []}}
+
+
+@pytest.mark.parametrize("wanted, found, verbs", [
+    ("known", "closed", ["know"]), ("known", "known", []), ("known", "opened", []), ("known", "building", []), ("known", "owned", []),
+    ("opened", "closed", ["open"]), ("opened", "known", ["open"]), ("opened", "opened", []),
+    ("owned", "known", ["open", "build", "finish"]), ("owned", "opened", ["build", "finish"]), ("owned", "building", ["finish"]), ("owned", "owned", [])])
+def test_each_state_is_reached_from_every_one_before(wanted, found, verbs):
+    assert [step.verb for step in _adopt.plan(want(state=wanted), state(found))] == verbs
+
+
+@pytest.mark.parametrize("wanted", _adopt.STATES)
+@pytest.mark.parametrize("more, words", [({"name": "other"}, "a leg of the array 'other'"), ({"size": SIZE - 4096}, "write its size as it is")])
+def test_another_leg_is_refused(wanted, more, words):
+    with pytest.raises(Problem, match=words):
+        _adopt.plan(want(state=wanted), state("closed", **more))
+
+
+def test_a_state_that_there_is_not_is_refused():
+    with pytest.raises(Problem, match="'looked' is none of known, opened, owned"):
+        want(state="looked")
