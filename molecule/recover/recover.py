@@ -191,7 +191,7 @@ class Recover(Drive):
         }
         looks = {"btrfs": ("true", "true"),
                  "partition": ("mount /dev/mapper/indestructible-se1 /mnt", "umount /mnt && kpartx -d /dev/mapper/indestructible-se"),
-                 "LVM": ("vgchange -qq -ay data1 && mount /dev/data1/one /mnt", "umount /mnt && vgchange -qq -an data1")}
+                 "LVM": ("mount /dev/se_past/one /mnt", "umount /mnt && vgchange -qq -an se_past")}
         for kind, (make, end) in made.items():
             self.owner(f"wipefs -qa /dev/md/se && blockdev --rereadpt /dev/md/se; set -e; {make}; echo early >/srv/se/file; "
                        "indestructible checkpoint se --name look; echo late >/srv/se/file; sync -f /srv/se")

@@ -86,7 +86,9 @@ def _recovered(state):
         flags, missing = ("-ar", "-a")[state["mode"] == "overlay"], "" if shutil.which("kpartx") else "; the package kpartx has it"
         lines.append(f"  look inside   kpartx {flags} {state['path']} (and kpartx -d before the release{missing})")
     elif state["content"] and "LVM" in state["content"]:
-        lines.append(f"  look inside   vgimportclone {state['path']}")
+        group = f"{state['name']}_past"
+        lines.append(f"  look inside   vgimportclone -n {group} {state['path']} && vgchange -ay {group} (and vgchange -an {group} before the release)"
+                     if state["mode"] == "overlay" else "  look inside   open it without --direct, for LVM has to give it another name than its twin's")
     if state["mode"] == "overlay":
         lines.append(f"  writable; what is written goes to {state['cow']} ({human_size(state['cow_size'])}) and is gone at the release or a reboot")
     return "\n".join(lines + [f"Close it: indestructible release {state['name']}"])

@@ -60,7 +60,7 @@ class StoreWatch:
         self.began = self.good = self.checkpoint = self.took = self.wall = None
         self.error = None
         self.last_start = self.renewed = self.glanced = 0.0
-        self.forgot, self.closed = None, False
+        self.forgot, self.closed, self.hastened = None, False, False
         self._dirty = 0  # blocks, when it was last asked for
         self._lock, self._go, self._worker, self._force = threading.Lock(), threading.Event(), None, False
 
@@ -155,6 +155,9 @@ class StoreWatch:
         if joined and self.store.get("keep") and (self.forgot is None or now - self.forgot >= _FORGET):
             self.forgot = now
             threading.Thread(target=self._forget, daemon=True).start()
+        if (stuck > STUCK and not last) != self.hastened:
+            self.hastened = not self.hastened
+            self.link.hasten(self.hastened, self.store["commit_deadline"])
         if stuck > self.store["commit_deadline"] and not last:
             self.link.abort()  # whatever waits there, also an attempt to bring legs back
         if self.busy and not self.busy.is_alive():

@@ -66,9 +66,7 @@ class Link:
             session = self.session()
         if session is None or session["state"] != "LOGGED_IN":
             raise Problem(f"the session to {self.store['target']} at {self.store['portal']} is not back yet")
-        timeout = self.store["timeouts"].get("replacement_timeout", REPLACEMENT_TIMEOUT)
-        if session["live"]["replacement_timeout"] != timeout:
-            write_text(node.recovery_attribute(session["id"]), str(timeout))
+        self._wait_at_most(session, self._replacement_timeout())
         if not self.unit():  # it may have been added since the login
             for attribute in node.scan_attributes(session["id"]):
                 write_text(attribute, "- - -")
@@ -84,6 +82,26 @@ class Link:
         if not os.path.exists(path):
             raise Problem(f"the device {path} does not exist on this host")
         return path
+
+    def _replacement_timeout(self):
+        return self.store["timeouts"].get("replacement_timeout", REPLACEMENT_TIMEOUT)
+
+    @staticmethod
+    def _wait_at_most(session, seconds):
+        """How long a session that is broken may take to come back until what waits for it fails."""
+        if session["live"]["replacement_timeout"] != seconds:
+            write_text(node.recovery_attribute(session["id"]), str(seconds))
+
+    def hasten(self, wanted, deadline):
+        """While wanted, a session that is found to be broken fails what waits for it by the deadline (seconds since the disk fell silent).
+
+        For then there is no connection any more that abort() could end, and the replacement timeout would come on top of the time that the noops took.
+        """
+        session = self.session()
+        if session and session["state"] == "LOGGED_IN":  # else the kernel takes no other timeout; ensure() sets it when the session is back
+            found_out = sum(session["live"][key] or 0 for key in ("noop_out_interval", "noop_out_timeout"))
+            usual = self._replacement_timeout()
+            self._wait_at_most(session, min(usual, max(1, deadline - found_out)) if wanted else usual)
 
     def abort(self):
         """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""

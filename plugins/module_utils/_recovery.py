@@ -37,7 +37,8 @@ _CHUNK = 8  # sectors that the overlay copies at once
 _RULES = "/run/udev/rules.d/56-indestructible.rules"
 # Twins of what is in use must not get its links in /dev/disk, nor be brought into use by what looks for its members (LVM, btrfs, md).
 _RULES_TEXT = ('SUBSYSTEM=="block", ENV{DM_NAME}=="indestructible-*", ENV{DM_UDEV_DISABLE_DISK_RULES_FLAG}="1", ENV{DM_UDEV_DISABLE_OTHER_RULES_FLAG}="1"\n'
-               f'SUBSYSTEM=="block", KERNEL=="loop*", ATTR{{loop/backing_file}}=="{RUN_DIR}/view/*", ENV{{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}}="1"\n')
+               f'SUBSYSTEM=="block", KERNEL=="loop*", ATTR{{loop/backing_file}}=="{RUN_DIR}/view/*|*.cow", '
+               'ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1"\n')
 # How a file system is mounted beside its twin; of a direct recovery, whose journal cannot be replayed, without looking at it.
 _OPTIONS = {"xfs": ("nouuid", "ro,norecovery,nouuid"), "ext4": ("defaults", "ro,noload"), "ext3": ("defaults", "ro,noload"), "ext2": ("defaults", "ro"),
             "btrfs": ("defaults", "ro,rescue=nologreplay")}
@@ -277,6 +278,8 @@ def _open(want, args):
         run(["dmsetup", "create", _dm(name), "--readonly", "--table", f"0 {sectors} linear {loop} 0"])
     node = node_of(name)
     wait_until(lambda: os.path.exists(node), 10, f"the node {node}")
+    if want["mode"] == "overlay":
+        _begin_overlay(node)
     tags = probe(node)
     kind = tags.get("TYPE") if tags.get("TYPE") in _OPTIONS else None
     record.update(content=describe(tags), mounts=bool(kind and want["mount"]))
@@ -288,6 +291,21 @@ def _open(want, args):
         run(["mount", "-t", kind, "-o", _OPTIONS[kind][MODES.index(want["mode"])], node, want["mount"]], timeout=600)
     record["phase"] = "open"
     save_record(KIND, name, record)
+
+
+def _begin_overlay(node):
+    """Have the COW store begin with the last chunk of the device. It begins with whatever is written first, and with the first chunk LVM and others would
+    take it for one more twin of the device.
+    """
+    try:
+        with open(node, "r+b", buffering=0) as file:
+            place = file.seek(-_CHUNK * 512, os.SEEK_END)
+            chunk = file.read(_CHUNK * 512)
+            file.seek(place)
+            file.write(chunk)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise Problem(f"{node} cannot be written to: {error.strerror}") from None
 
 
 def _tell_apart(want, node):

@@ -45,7 +45,9 @@ def test_a_program_gets_what_went_wrong_as_json(monkeypatch, capsys):
 @pytest.mark.parametrize("content, mode, there, words", [
     ("a GPT partition table", "overlay", True, "kpartx -a /dev/mapper/x (and kpartx -d before the release)"),
     ("an MBR (dos) partition table", "direct", False, "kpartx -ar /dev/mapper/x (and kpartx -d before the release; the package kpartx has it)"),
-    ("an LVM physical volume", "overlay", True, "vgimportclone /dev/mapper/x"),
+    ("an LVM physical volume", "overlay", True,
+     "vgimportclone -n db_past /dev/mapper/x && vgchange -ay db_past (and vgchange -an db_past before the release)"),
+    ("an LVM physical volume", "direct", True, "open it without --direct, for LVM has to give it another name than its twin's"),
 ])
 def test_a_way_to_look_inside_is_named(monkeypatch, content, mode, there, words):
     monkeypatch.setattr(_command.shutil, "which", lambda name: name if there else None)

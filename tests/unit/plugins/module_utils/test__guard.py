@@ -8,7 +8,7 @@ import contextlib
 
 import pytest
 
-from ansible_collections.indestructible.block.plugins.module_utils import _catalogue, _guard, _guard_device, _guard_store
+from ansible_collections.indestructible.block.plugins.module_utils import _catalogue, _guard, _guard_device, _guard_store, _link
 from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
 from ansible_collections.indestructible.block.plugins.module_utils._guard_device import Gate
 
@@ -248,6 +248,39 @@ def test_without_a_last_leg_what_waits_is_given_up(store):
     watch.devices = [Leg("db")]
     watch.fail("why", 100.0)
     assert done == ["db", "abort"]
+
+
+@pytest.mark.parametrize("state, wanted, noops, timeouts, written", [
+    ("LOGGED_IN", True, 2, {}, ["1"]), ("LOGGED_IN", True, 1, {}, ["3"]), ("LOGGED_IN", True, 10, {}, ["1"]), ("LOGGED_IN", True, 0, {}, []),
+    ("LOGGED_IN", True, 1, {"replacement_timeout": 2}, ["2"]), ("LOGGED_IN", False, 2, {}, []), ("LOGGED_IN", False, 2, {"replacement_timeout": 120}, ["120"]),
+    ("FAILED", True, 2, {}, [])])
+def test_a_session_that_breaks_fails_what_waits_by_the_deadline(monkeypatch, state, wanted, noops, timeouts, written):
+    told = []
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": timeouts})
+    session = {"id": 3, "state": state, "live": {"replacement_timeout": 5, "noop_out_interval": noops, "noop_out_timeout": noops}}
+    monkeypatch.setattr(link, "session", lambda: session)
+    monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    link.hasten(wanted, 5)
+    assert told == written
+
+
+def test_only_while_the_disk_is_silent_a_session_has_less_time_to_come_back(store, monkeypatch):
+    watch, _said, done = store
+    told = []
+    monkeypatch.setattr(watch.link, "hasten", lambda wanted, deadline: told.append((wanted, deadline)))
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch, "commit", lambda now: None)
+    watch.disk, watch.next_try = "sdb", 1000.0
+    for now, stuck in ((100, 0.0), (101, 0.3), (102, 1.3), (103, 2.3), (104, 0.0), (105, 0.0)):
+        monkeypatch.setattr(watch.progress, "stuck", lambda disk, now, stuck=stuck: stuck)
+        watch.tick(now)
+    assert told == [(True, STORE["commit_deadline"]), (False, STORE["commit_deadline"])] and not done
+    watch.devices = [Leg("mail", is_last=True)]
+    monkeypatch.setattr(watch, "_judge", lambda *args: None)
+    monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: 9.0)
+    monkeypatch.setattr(watch, "_keep", lambda joined, now: None)
+    watch.tick(106)
+    assert len(told) == 2  # what it holds is nowhere else
 
 
 def join(store, monkeypatch, record, disk=None, mounted=False):
