@@ -152,6 +152,8 @@ class Swap(Drive):
         old, lun = self.place, self.target()
         self.start_load(60)
         time.sleep(5)
+        held = self.ask("recover safe latest --name held")
+        found = self.owner(f"sha256sum <{held['mount']}/records")
         before = self.used(lun)
         begun = time.monotonic()
         done = self.play("swap", "--extra-vars", f"place={old} store=vault1 lun={lun}")
@@ -167,6 +169,7 @@ class Swap(Drive):
             row[f"{name}_stall"], self.acked[name] = noted[name]["longest"], noted[name]["records"]
         self.place = lun
         self.check()
+        self.held_across(held, found)
         if row["fast_stall"] > DEADLINE + 2:
             raise Wrong(f"the application waited for {row['fast_stall']} s")
         if row["written"] > 1.3 * row["data"] + (64 << 20):
@@ -179,6 +182,20 @@ class Swap(Drive):
             if done.returncode or (changes and "changed=1" in done.stdout):
                 raise Wrong(f"site with the new place fails or changes something: {done.stdout[-4000:]}")
         return row
+
+    def held_across(self, held, found):
+        """A recovery that was open when the store moved is as it was, can be written to, and leaves nothing behind."""
+        if self.owner(f"sha256sum <{held['mount']}/records; echo new >{held['mount']}/new; sync -f {held['mount']}") != found:
+            raise Wrong("a recovery that was open across the move has changed")
+        state = {one["name"]: one["state"] for one in self.ask("status")["recoveries"]}
+        if state != {"held": "open"}:
+            raise Wrong(f"of the recovery that is open across the move status tells {state}")
+        number = self.generations()[0]["number"]
+        self.owner("indestructible release held")
+        self.owner(f"indestructible generations vault1 --attach {number}")
+        disk = self.owner(f"findmnt -no SOURCE /var/lib/indestructible/generations/vault1.{number}")
+        if str(held["checkpoint"]) in self.owner(f"lscp -s {disk} | awk '{{print $1}}'").split():
+            raise Wrong(f"checkpoint {held['checkpoint']} of the retired generation stays protected for nobody")
 
     def used(self, lun):
         """Bytes that were written to a LUN until now, as its storage host counts them."""
