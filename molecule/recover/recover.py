@@ -184,10 +184,10 @@ class Recover(Drive):
         links = "ls -l /dev/disk/by-uuid /dev/disk/by-label | awk '{print $9, $11}'"
         self.owner("umount /srv/se")
         made = {
-            "btrfs": ("mkfs.btrfs -q -f /dev/md/se && mount /dev/md/se /srv/se", "umount /srv/se"),
-            "partition": ("echo ',,L' | sfdisk -q /dev/md/se && udevadm settle && mkfs.ext4 -q /dev/md/se1 && mount /dev/md/se1 /srv/se", "umount /srv/se"),
-            "LVM": ("pvcreate -qq /dev/md/se && vgcreate -qq data /dev/md/se && lvcreate -qq -n one -l 100%FREE data && mkfs.ext4 -q /dev/data/one && "
-                    "mount /dev/data/one /srv/se", "umount /srv/se && vgchange -qq -an data"),
+            "btrfs": ("mkfs.btrfs -q -f /dev/md/se; mount /dev/md/se /srv/se", "umount /srv/se"),
+            "partition": ("echo ',,L' | sfdisk -q /dev/md/se; udevadm settle; mkfs.ext4 -q /dev/md/se1; mount /dev/md/se1 /srv/se", "umount /srv/se"),
+            "LVM": ("pvcreate -qq /dev/md/se; vgcreate -qq data /dev/md/se; lvcreate -qq -y -n one -l 100%FREE data; mkfs.ext4 -q /dev/data/one; "
+                    "mount /dev/data/one /srv/se", "umount /srv/se; vgchange -qq -an data"),
         }
         looks = {"btrfs": ("true", "true"),
                  "partition": ("mount /dev/mapper/indestructible-se1 /mnt", "umount /mnt && kpartx -d /dev/mapper/indestructible-se"),
@@ -203,15 +203,17 @@ class Recover(Drive):
             command = next((line.partition("look inside")[2].partition(" (")[0].strip() for line in told.splitlines() if "look inside" in line), "true")
             if (command == "true") != (kind == "btrfs"):
                 raise Wrong(f"how to look inside is not told: {told}")
+            if self.owner(links) != before:
+                raise Wrong(f"{kind}: links in /dev/disk lead to a recovery")
+            if kind == "LVM":
+                self.owner("lvchange -qq --addtag used data/one")  # of a volume group that it sees twice LVM changes nothing
             top = "/mnt" if command != "true" else "/mnt/indestructible/se"
             found = self.owner(f"set -e; {command} >/dev/null; {look}; cat {top}/file /srv/se/file; echo new >{top}/file; sync -f {top}").split()
             if found != ["early", "late"]:
                 raise Wrong(f"{kind}: the recovery and the device hold {found}")
-            if self.owner(links) != before:
-                raise Wrong(f"{kind}: links in /dev/disk lead to a recovery")
             if command != "true":
                 self.refused("indestructible release se", "is held by")
-            self.owner(f"{close}; indestructible release se; {end}; indestructible checkpoint se --name look --delete")
+            self.owner(f"set -e; {close}; indestructible release se; {end}; indestructible checkpoint se --name look --delete")
             self.clean()
         self.owner("wipefs -qa /dev/md/se; blockdev --rereadpt /dev/md/se; set -e; mkfs.ext4 -q /dev/md/se; mount /srv/se")
         return [{"kinds": len(made)}]

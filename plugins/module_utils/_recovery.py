@@ -9,7 +9,8 @@
 
 Its layers, each found by what the kernel shows, so that any interruption leaves something the next run completes or takes down:
 the checkpoint is protected, mounted read-only (view), its image is a read-only loop (image), a device-mapper snapshot over it takes what is written
-(overlay) or a linear map offers it as it is (direct), and that is mounted.
+(overlay, unless mode is direct), a linear map offers what is behind the leg's header (node), and that is mounted. But for the node, all of them begin with
+that header, so that LVM sees members of an array and no twins of what is in use: it changes no volume group while there are twins of it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def node_of(name):
 
 def _dm(name):
     return f"indestructible-{name}"
+
+
+def _dm_overlay(name):
+    return f"indestructible-{name}+overlay"  # no name of a recovery has a plus
 
 
 def names_of(device):
@@ -106,7 +111,7 @@ def observe(want):
     used, problem = _overlay_use(name) if there and record.get("mode") == "overlay" else (None, None)
     layers = [bool(record.get("checkpoint")), bool(view), bool(image), there]
     if record.get("mode") == "overlay":
-        layers.append(bool(cow))
+        layers += [bool(cow), os.path.exists(f"/dev/mapper/{_dm_overlay(name)}")]
     if record.get("mounts"):
         layers.append(bool(mounts))
     state = "absent" if not any(layers) else "open" if all(layers) and record.get("phase") == "open" else "half-open"
@@ -130,7 +135,7 @@ def _is_over(loop, path):
 
 def _overlay_use(name):
     """(bytes of the COW store that are in use or None, a sentence when it is broken or None)."""
-    words = run(["dmsetup", "status", _dm(name)], ok=None).out.split()
+    words = run(["dmsetup", "status", _dm_overlay(name)], ok=None).out.split()
     if len(words) > 3 and "/" in words[3]:
         return int(words[3].partition("/")[0]) * 512, None
     said = words[3] if len(words) > 3 else "unknown"
@@ -261,8 +266,8 @@ def _open(want, args):
     if header is None or (device.uuid and header.uuid != device.uuid):
         raise Problem(f"{name}: {os.path.basename(image)} of checkpoint {args['checkpoint']} is "
                       f"{'no leg' if header is None else 'a leg of the array ' + header.uuid} and not of the device {want['device']} ({device.uuid})")
-    loop = attach(image, offset=header.data_offset, sizelimit=header.size, read_only=True)
-    sectors = header.size // 512
+    # with a limit that changes nothing it is not taken for the loop of the leg itself, whose inode and device this is
+    under = attach(image, sizelimit=header.data_offset + header.size, read_only=True)
     if want["mode"] == "overlay":
         make_directories(os.path.dirname(want["cow"]))
         try:
@@ -273,11 +278,8 @@ def _open(want, args):
             raise Problem(f"{name}: cannot make {want['cow']} of {human_size(args['cow_size'])} for the overlay: {error.strerror}; choose another place for "
                           "cow or another cow_size, or mode direct") from None
         cow = attach(want["cow"])
-        run(["dmsetup", "create", _dm(name), "--table", f"0 {sectors} snapshot {loop} {cow} N {_CHUNK}"])
-    else:
-        run(["dmsetup", "create", _dm(name), "--readonly", "--table", f"0 {sectors} linear {loop} 0"])
-    node = node_of(name)
-    wait_until(lambda: os.path.exists(node), 10, f"the node {node}")
+        under = _map(_dm_overlay(name), header.data_offset + header.size, f"snapshot {under} {cow} N {_CHUNK}")
+    node = _map(_dm(name), header.size, f"linear {under} {header.data_offset // 512}", *(["--readonly"] if want["mode"] == "direct" else []))
     if want["mode"] == "overlay":
         _begin_overlay(node)
     tags = probe(node)
@@ -291,6 +293,14 @@ def _open(want, args):
         run(["mount", "-t", kind, "-o", _OPTIONS[kind][MODES.index(want["mode"])], node, want["mount"]], timeout=600)
     record["phase"] = "open"
     save_record(KIND, name, record)
+
+
+def _map(name, size, target, *options):
+    """Make a device of device-mapper of that size (bytes) and return its node."""
+    node = f"/dev/mapper/{name}"
+    run(["dmsetup", "create", name, *options, "--table", f"0 {size // 512} {target}"])
+    wait_until(lambda: os.path.exists(node), 10, f"the node {node}")
+    return node
 
 
 def _begin_overlay(node):
@@ -321,8 +331,9 @@ def _close(name, keep=False):
     if os.path.exists(node):
         for mount in mounts_of(node):
             unmount(mount.point)
-    if run(["dmsetup", "info", _dm(name)], ok=None).rc == 0:
-        run(["dmsetup", "remove", "--retry", _dm(name)])
+    for layer in (_dm(name), _dm_overlay(name)):
+        if run(["dmsetup", "info", layer], ok=None).rc == 0:
+            run(["dmsetup", "remove", "--retry", layer])
     view = view_of(name)
     for loop in loops():
         if _is_in(loop, view) or _is_over(loop, record.get("cow")):
