@@ -257,8 +257,9 @@ class Faults(Drive):
 
     def judge(self, name, row):
         limit = DEADLINE + 2
-        if row.get("fast_stall", 0) > limit:
-            raise Wrong(f"async: the application waited for {row['fast_stall']} s, more than {limit}")
+        for key in NAMES:
+            if row.get(f"{key}_stall", 0) > limit:
+                raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {limit}")
         if PROOF and name in ("cut_5", "cut_60") and row["fast_stall"] >= 1:
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
         for key in NAMES:
