@@ -137,7 +137,7 @@ class Adopt(Drive):
         for name in NAMES:
             top = f"/mnt/indestructible/{name}"
             self.owner(f"python3 /root/writer.py {top}/records verify {self.acked[name]} && echo lost >{top}/lost")
-        if self.owner("grep -c ^md /proc/mdstat", check=False) != "0":
+        if self.owner("ls /sys/block | grep -c ^md", check=False) != "0":
             raise Wrong("a device was started")
         for name in NAMES:
             done = self.on(self.host, "release", "--extra-vars", f"device={name}")
