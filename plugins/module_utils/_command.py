@@ -173,7 +173,12 @@ def _guard(_args):
 
 def _start(_args):
     # a device that cannot be started must not keep the others, or the boot, from going on: the journal tells
-    _lifecycle.start(_host_config.load(), say)
+    try:
+        config = _host_config.load()
+    except Problem:
+        _host_config.note_late(list_records("devices"))  # the guard starts them once it can read what is wanted
+        raise
+    _lifecycle.start(config, say)
     return 0
 
 

@@ -54,3 +54,15 @@ def test_a_way_to_look_inside_is_named(monkeypatch, content, mode, there, words)
     state = {"device": "db", "iso": "now", "checkpoint": 1, "safe": True, "path": "/dev/mapper/x", "size": 1 << 30, "content": content, "mount": None,
              "mode": mode, "cow": "/cow", "cow_size": 1 << 20, "name": "db"}
     assert f"  look inside   {words}\n" in _command._recovered(state)
+
+
+def test_what_could_not_be_started_for_a_broken_configuration_is_late(monkeypatch, capsys):
+    noted = []
+
+    def refuse():
+        raise Problem("/etc/indestructible.json is not readable JSON")
+    monkeypatch.setattr(_command._host_config, "load", refuse)
+    monkeypatch.setattr(_command._host_config, "note_late", noted.extend)
+    monkeypatch.setattr(_command, "list_records", lambda kind: ["db", "mail"] if kind == "devices" else [])
+    assert _command.main(["start"]) == 1
+    assert noted == ["db", "mail"] and "not readable" in capsys.readouterr().err
