@@ -29,7 +29,7 @@ HISTORIES = ("ax", "sx", "ae", "se")
 # what may be left of recoveries: nothing
 STRAY = ("dmsetup ls | grep indestructible; grep -l /view/ /sys/block/loop*/loop/backing_file; grep /run/indestructible/view /proc/mounts; "
          "cat /sys/block/loop*/loop/backing_file | grep -F .cow; ls /var/lib/indestructible/recoveries 2>/dev/null; ls /run/indestructible/view 2>/dev/null; "
-         "ls /var/lib/indestructible/records/recoveries 2>/dev/null; true")
+         "ls /var/lib/indestructible/records/recoveries 2>/dev/null | grep -v '[.]new-'; true")  # half a record goes with the next one
 SNAPSHOTS = "lscp -s $(findmnt -no SOURCE /var/lib/indestructible/stores/vault1) | sed 1d | awk '{print $1}'"
 
 
@@ -296,6 +296,8 @@ class Recover(Drive):
             self.until(self.all_attached, 180, "the devices to heal")
             self.owner("indestructible recover sx latest --name k && indestructible release k")
             self.clean()
+        if self.owner("ls /var/lib/indestructible/records/*/*.new-*", check=False):
+            raise Wrong("halves of records are left behind")
         return [{"kills": count, "power": 2}]
 
     def long(self, count):

@@ -172,11 +172,21 @@ def save_file(path, text, mode=0o644):
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    _sweep(os.path.dirname(path))
     directory = os.open(os.path.dirname(path), os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _sweep(folder):
+    """Remove what save_file() of a process that was killed has left in a folder."""
+    for name in os.listdir(folder):
+        found = re.search(r"\.new-([0-9]+)-[0-9]+$", name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            with contextlib.suppress(FileNotFoundError):  # another one was quicker
+                os.unlink(f"{folder}/{name}")
 
 
 def load_record(kind, name):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -168,6 +169,15 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     assert os.pread(keep, 99, 0) == b"one\n", "the old file was written over: a crash would leave half of each"
     os.close(keep)
     assert os.listdir(str(path.parent)) == ["file"]
+
+
+def test_halves_of_files_of_processes_that_were_killed_go_with_the_next_one(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f"db.json.new-{gone.pid}-1", f"mail.json.new-{os.getpid()}-1", "new.json"):
+        (tmp_path / name).touch()
+    _core.save_file(str(tmp_path / "web.json"), "{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"mail.json.new-{os.getpid()}-1", "new.json", "web.json"]
 
 
 def test_a_secret_file_is_secret_from_its_first_moment(tmp_path, monkeypatch):
