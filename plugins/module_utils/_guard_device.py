@@ -176,9 +176,9 @@ class DeviceWatch:
         return "_began" in (self.record().get("heal") or {})
 
     def held_up(self, now):
-        """Seconds for which the application has waited for the remote leg alone."""
+        """Seconds for which the application has waited for the remote leg alone; also for one that md is just taking in, whose loop is not known yet."""
         waited = self.held.stuck(self.array, now)
-        return waited if waited and inflight_writes(self.remote) and not inflight_writes(self.local) else 0.0
+        return waited if waited and (inflight_writes(self.remote) or not self.is_in) and not inflight_writes(self.local) else 0.0
 
     def set_mode(self):
         """Bring the mode of the remote leg to what is wanted, and hold the bitmap. Returns a sentence when the mode was changed, else None."""

@@ -158,8 +158,9 @@ class StoreWatch:
         if (stuck > STUCK and not last) != self.hastened:
             self.hastened = not self.hastened
             self.link.hasten(self.hastened, self.store["commit_deadline"])
-        if stuck > self.store["commit_deadline"] and not last:
-            self.link.abort()  # whatever waits there, also an attempt to bring legs back
+        held = stuck > STUCK and any(device.held_up(now) > self._patience(device) for device in self.devices if device not in joined)
+        if (held or stuck > self.store["commit_deadline"]) and not last:
+            self.link.abort()  # whatever waits there, also an attempt to bring legs back, during which md may keep the application waiting
         if self.busy and not self.busy.is_alive():
             self.busy = None
         wanted = not self.disk or any(device.state in ("out", "faulty") and not device.failing for device in self.devices)
@@ -182,11 +183,15 @@ class StoreWatch:
             if device.state == "faulty" and not device.is_taken_out:
                 return f"md took the remote leg of {device.name} out after an error"
             held = device.held_up(now)
-            if held > (deadline if device.mode == "sync" else STUCK) and stuck > STUCK:
+            if held > self._patience(device) and stuck > STUCK:
                 return f"the disk has not answered for {stuck:.1f} seconds and {device.name} waits for it"
             if held > deadline:
                 return f"{device.name} has waited for it for {held:.1f} seconds"
         return None
+
+    def _patience(self, device):
+        """Seconds that an application may wait for a disk that does not answer."""
+        return self.store["commit_deadline"] if (device.mode or device.device["replication"]) == "sync" else STUCK
 
     def _keep(self, joined, now):
         """Commit what is due, let bitmaps forget, and see heals end."""

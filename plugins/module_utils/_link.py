@@ -100,8 +100,12 @@ class Link:
         session = self.session()
         if session and session["state"] == "LOGGED_IN":  # else the kernel takes no other timeout; ensure() sets it when the session is back
             found_out = sum(session["live"][key] or 0 for key in ("noop_out_interval", "noop_out_timeout"))
-            usual = self._replacement_timeout()
-            self._wait_at_most(session, min(usual, max(1, deadline - found_out)) if wanted else usual)
+            seconds = self._replacement_timeout()
+            if wanted:
+                seconds = min(seconds, max(1, deadline - found_out))
+                if session["live"]["replacement_timeout"] == 0:  # of abort(), whose connection is about to break
+                    return
+            self._wait_at_most(session, seconds)
 
     def abort(self):
         """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""

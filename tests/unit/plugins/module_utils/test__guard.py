@@ -250,6 +250,42 @@ def test_without_a_last_leg_what_waits_is_given_up(store):
     assert done == ["db", "abort"]
 
 
+@pytest.mark.parametrize("live, wanted, written", [(0, True, []), (0, False, ["5"]), (1, True, []), (1, False, ["5"]), (120, True, ["1"])])
+def test_what_a_broken_connection_was_given_last_stays(monkeypatch, live, wanted, written):
+    told = []
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": {
+        "replacement_timeout": live, "noop_out_interval": 2, "noop_out_timeout": 2}})
+    monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    link.hasten(wanted, 5)
+    assert told == written
+
+
+@pytest.mark.parametrize("state, local, remote, held", [
+    ("attached", 0, 1, 2.0), ("attached", 1, 1, 0.0), ("attached", 0, 0, 0.0), ("out", 0, 0, 2.0), ("out", 1, 0, 0.0), ("faulty", 0, 0, 2.0)])
+def test_an_application_waits_for_the_remote_leg_also_while_md_takes_it_in(monkeypatch, state, local, remote, held):
+    watch = _guard_device.DeviceWatch(DEVICE)
+    watch.array, watch.local, watch.remote, watch.state = "md127", "loop0", "loop1", state
+    monkeypatch.setattr(watch.held, "stuck", lambda name, now: 2.0)
+    monkeypatch.setattr(_guard_device, "inflight_writes", lambda name: {"loop0": local, "loop1": remote}[name])
+    assert watch.held_up(100.0) == held
+
+
+@pytest.mark.parametrize("replication, stuck, held, done", [
+    ("async", 0.5, 0.5, ["abort"]), ("async", 0.3, 0.5, []), ("async", 0.5, 0.0, []), ("sync", 0.5, 0.5, []), ("sync", 5.5, 5.5, ["abort"])])
+def test_a_leg_that_is_being_brought_back_holds_nobody_up_for_long(store, monkeypatch, replication, stuck, held, done):
+    watch, said, aborted = store
+    leg = Leg("db", state="out")
+    leg.mode, leg.held_up = replication, lambda now: held
+    watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch.link, "hasten", lambda *args: None)
+    monkeypatch.setattr(watch, "commit", lambda now: None)
+    monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: stuck)
+    watch.tick(100.0)
+    assert aborted == done and not said
+
+
 @pytest.mark.parametrize("state, wanted, noops, timeouts, written", [
     ("LOGGED_IN", True, 2, {}, ["1"]), ("LOGGED_IN", True, 1, {}, ["3"]), ("LOGGED_IN", True, 10, {}, ["1"]), ("LOGGED_IN", True, 0, {}, []),
     ("LOGGED_IN", True, 1, {"replacement_timeout": 2}, ["2"]), ("LOGGED_IN", False, 2, {}, []), ("LOGGED_IN", False, 2, {"replacement_timeout": 120}, ["120"]),
