@@ -89,13 +89,19 @@ class Swap(Drive):
 
     def complete(self, lun):
         """The next run completes a swap that was interrupted."""
-        again = f"indestructible swap vault1 --lun {lun} >/dev/null 2>&1 && echo through"
-        self.until(lambda: self.owner(again, check=False), 180, f"the next run to complete the swap to LUN {lun}", pause=3)
+        self.until(lambda: self.is_through(lun), 180, f"the next run to complete the swap to LUN {lun}", pause=3)
         stores = self.ask("status")["stores"]
         if self.begun() != "none" or [store["lun"] for store in stores] != [lun]:
             raise Wrong(f"the next run did not complete the swap to LUN {lun}: {stores}")
         self.place = lun
         self.check()
+
+    def is_through(self, lun):
+        """Whether the next run completes a swap; what keeps it from that is noted on the owner, to be read by evidence()."""
+        return self.owner(f"indestructible swap vault1 --lun {lun} >/dev/null 2>/root/said && echo through", check=False)
+
+    def evidence(self):
+        return f"{super().evidence()}\nswap said last: {self.owner('cat /root/said', check=False)}"
 
     def begun(self):
         """How far a swap is, see kill.py."""
@@ -311,7 +317,7 @@ class Swap(Drive):
     def complete_under_load(self, lun, when):
         """A swap that was killed is completed while the devices are written to; then what is told to be safe is there, now, at its end and at a time before."""
         end = time.monotonic() + 180
-        while not self.owner(f"indestructible swap vault1 --lun {lun} >/dev/null 2>&1 && echo through", check=False) and time.monotonic() < end:
+        while not self.is_through(lun) and time.monotonic() < end:
             time.sleep(1)
         self.owner("pkill -f '[l]oad.py'; true")
         for line in self.owner("tail -n 40 /root/acks").splitlines():
