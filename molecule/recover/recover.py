@@ -286,19 +286,26 @@ class Recover(Drive):
                 self.until(lambda: self.done("recover sx --name k 1 minute ago", "a recovery of that name is open"), 10, "a recovery after a kill")
             self.until(lambda: self.done("release k", "no recovery 'k' is open"), 10, "a release after a kill")
             self.clean()
-        for verb in ("recover sx latest --name k", "release k"):
+        for verb in ("recover sx latest --name k", "release k", "release k, to its end"):
             if verb.startswith("release"):
                 self.owner("indestructible recover sx latest --name k")
-            self.owner(f"(setsid indestructible {verb} >/dev/null 2>&1 &)")
-            time.sleep(random.uniform(0.3, 1.5))
+            if verb.endswith("end"):
+                self.owner("date >/srv/sx/now && indestructible checkpoint sx --name kept && indestructible release k")
+            else:
+                self.owner(f"(setsid indestructible {verb} >/dev/null 2>&1 &)")
+                time.sleep(random.uniform(0.2, 1.2))
             self.lab.power_off("owner1")
             self.lab.boot("owner1")
             self.until(self.all_attached, 180, "the devices to heal")
             self.owner("indestructible recover sx latest --name k && indestructible release k")
             self.clean()
+        kept = next(point for point in self.ask("points sx")["points"] if point["name"] == "kept")
+        if not kept["protected"]:
+            raise Wrong("a point that was told to be there is not protected after the power had gone")
+        self.owner("indestructible checkpoint sx --name kept --delete")
         if self.owner("ls /var/lib/indestructible/records/*/*.new-*", check=False):
             raise Wrong("halves of records are left behind")
-        return [{"kills": count, "power": 2}]
+        return [{"kills": count, "power": 3}]
 
     def long(self, count):
         """A long history costs no more than a short one."""

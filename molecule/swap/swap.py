@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A store moves to a blank LUN while its devices are written to, and its old LUNs stay its history.
 
-    swap.py CASE...     "refused", "moved", "away" and "generations" (after moved), "power", "killed COUNT"; done one after the other on LUNs that are
-                        blanked in between; writes .build/swap-RELEASE.json
+    swap.py CASE...     "refused", "moved", "away" and "generations" (after moved), "retained", "power", "killed COUNT"; done one after the other on LUNs
+                        that are blanked in between; writes .build/swap-RELEASE.json
 
 After each move: no acknowledged record is lost, the legs are identical byte for byte, points from before and after it open.
 """
@@ -36,9 +36,9 @@ class Swap(Drive):
 
     place = 0  # the LUN that the store is on
 
-    def site(self, place=None):
-        """Run site with the store on that LUN; returns the finished process."""
-        return self.play("site", "--extra-vars", f"place={self.place if place is None else place}")
+    def site(self, place=None, **more):
+        """Run site with the store on that LUN and more variables; returns the finished process."""
+        return self.play("site", "--extra-vars", json.dumps(dict(more, place=self.place if place is None else place)))
 
     def refuse(self, command, words):
         """A command of the host is refused in these words, and changes nothing."""
@@ -256,6 +256,33 @@ class Swap(Drive):
         self.refuse("recover fast early", "is neither a time nor the name of one of its points")
         return {}
 
+    def retained(self, _count):
+        """a store with a retention"""
+        self.fill()
+        kept = {"retention": {"keep": "2h"}}
+        done = self.site(**kept)
+        if done.returncode:
+            raise Wrong(f"site failed: {done.stdout[-4000:]}")
+        lun, left = self.target(), self.owner(f"grep -o '\"uuid\": \"[^\"]*' {RECORD} | cut -d'\"' -f4")
+        self.start_load(20)
+        self.ask(f"swap vault1 --lun {lun}")
+        self.place = lun
+        self.until(lambda: self.owner("cat /root/load.json", check=False), 60, "the writers to end")
+        noted = json.loads(self.owner("cat /root/load.json"))["files"]
+        self.acked = {name: noted[name]["records"] for name in NAMES}
+        self.check()
+        new = self.owner(f"findmnt -no UUID {POINT}")
+        told = self.owner("systemctl is-active indestructible-cleaner-vault1; pgrep -a nilfs_cleanerd").splitlines()
+        if new == left or len(told) != 2 or told[0] != "active" or new not in told[1]:
+            raise Wrong(f"the volume was {left} and is {new}, and of cleaners is told: {told}")
+        for more, words in ((kept, "changed=0"), ({}, "changed="), ({}, "changed=0")):
+            done = self.site(**more)
+            if done.returncode or not all(words in line for line in done.stdout.splitlines() if line.startswith(self.host)):
+                raise Wrong(f"site with {more or 'no retention'} fails, or changes something: {done.stdout[-4000:]}")
+        if self.owner("pgrep -a nilfs_cleanerd", check=False):
+            raise Wrong("a cleaner is left of a store without a retention")
+        return {}
+
     def away(self, _count):
         """the LUN in use is away, and what is on a retired one opens all the same"""
         old = self.generations()[0]
@@ -355,7 +382,8 @@ class Swap(Drive):
         return {}
 
 
-CASES = {"refused": Swap.refused, "moved": Swap.moved, "away": Swap.away, "generations": Swap.generations_case, "killed": Swap.killed, "power": Swap.power}
+CASES = {"refused": Swap.refused, "moved": Swap.moved, "away": Swap.away, "generations": Swap.generations_case,
+         "retained": Swap.retained, "killed": Swap.killed, "power": Swap.power}
 
 
 def main():

@@ -220,14 +220,18 @@ class Volume:
 
     def protect(self, number):
         """Make a snapshot of a checkpoint, which nothing deletes then."""
-        self._ask(CHANGE_CPMODE, struct.pack("<QII", number, 1, 0), f"protect checkpoint {number}")
+        self._change_mode(number, 1, f"protect checkpoint {number}")
 
     def release(self, number):
         """Make a plain checkpoint of a snapshot again; raises Problem while it is mounted."""
         if number >= self.counts()[0] - 1:
             os.utime(self._number)  # the kernel keeps the newest one as it is, so there has to be a newer one
             self.sync()
-        self._ask(CHANGE_CPMODE, struct.pack("<QII", number, 0, 0), f"release checkpoint {number}")
+        self._change_mode(number, 0, f"release checkpoint {number}")
+
+    def _change_mode(self, number, mode, what):
+        self._ask(CHANGE_CPMODE, struct.pack("<QII", number, mode, 0), what)
+        self.sync()  # until then it is in memory alone, and a power loss takes it back
 
     @property
     def block_size(self):
