@@ -299,8 +299,9 @@ class Recover(Drive):
             self.until(self.all_attached, 180, "the devices to heal")
             self.owner("indestructible recover sx latest --name k && indestructible release k")
             self.clean()
-        kept = next(point for point in self.ask("points sx")["points"] if point["name"] == "kept")
-        if not kept["protected"]:
+        kept = next(point["checkpoint"] for point in json.loads(self.owner("cat /var/lib/indestructible/stores/vault1/sx.json"))["points"]
+                    if point["name"] == "kept")
+        if str(kept) not in self.owner(SNAPSHOTS).split():
             raise Wrong("a point that was told to be there is not protected after the power had gone")
         self.owner("indestructible checkpoint sx --name kept --delete")
         if self.owner("ls /var/lib/indestructible/records/*/*.new-*", check=False):
