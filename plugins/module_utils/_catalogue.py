@@ -13,10 +13,11 @@ is a checkpoint that somebody gave a name to.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 
-from ._core import Problem, save_file
+from ._core import Problem, list_records, load_record, save_file
 from ._mount import read_mounts
 from ._nilfs import Volume
 
@@ -42,7 +43,8 @@ def volume_of(path):
 
 def load(remote):
     """The catalogue: dict(since: int, the first checkpoint with the device; unsafe: list of dict(first, last or None while it is open, why,
-    good: the checkpoint before it); points: list of dict(name, checkpoint, time, note)).
+    good: the checkpoint before it); points: list of dict(name, checkpoint, time, note)). foreign of a window or point: its checkpoint was protected by
+    somebody else before.
     """
     try:
         with open(path_of(remote), encoding="utf-8") as file:
@@ -59,15 +61,17 @@ def save(remote, catalogue):
     save_file(path_of(remote), json.dumps(catalogue, indent=1, sort_keys=True) + "\n", 0o600)
 
 
-def with_window(catalogue, first, why, good=None):
-    """The catalogue with a window open from checkpoint first on; one that is still open is only widened. good: the checkpoint before it. Pure."""
+def with_window(catalogue, first, why, good=None, foreign=False):
+    """The catalogue with a window open from checkpoint first on; one that is still open is only widened. good: the checkpoint before it, and whether
+    somebody else had protected that. Pure.
+    """
     unsafe = [dict(window) for window in catalogue["unsafe"]]
     for window in unsafe:
         if window["last"] is None:
             if first < window["first"]:
-                window.update(first=first, good=good)
+                window.update(first=first, good=good, foreign=foreign)
             return dict(catalogue, unsafe=unsafe)
-    return dict(catalogue, unsafe=unsafe + [{"first": first, "last": None, "why": why, "good": good}])
+    return dict(catalogue, unsafe=unsafe + [{"first": first, "last": None, "why": why, "good": good, "foreign": foreign}])
 
 
 def without_open(catalogue, last):
@@ -90,6 +94,41 @@ def is_named(catalogue, number):
     return any(point["checkpoint"] == number for point in catalogue["points"]) or any(window.get("good") == number for window in catalogue["unsafe"])
 
 
+def claims(point, number):
+    """What of this collection needs a checkpoint of the store on a mount point to stay protected: dict of (kind, of, name) -> what is known of it.
+
+    Those are recoveries (a rollback under way has one, too), and of any device of the store, also one that this host does not know, the named points and
+    the last good checkpoints before unsafe windows. The key foreign tells that somebody else had protected it before.
+    """
+    found = {}
+    for name in list_records("recoveries"):
+        record = load_record("recoveries", name)
+        if record.get("checkpoint") == number and os.path.realpath(record.get("store_point") or "/") == os.path.realpath(point):
+            found[("recoveries", None, name)] = record
+    for path in glob.glob(f"{glob.escape(point)}/*.json"):
+        catalogue, of = load(path), os.path.basename(path)
+        found.update({("points", of, one["name"]): one for one in catalogue["points"] if one["checkpoint"] == number})
+        found.update({("unsafe", of, window["first"]): window for window in catalogue["unsafe"] if window.get("good") == number})
+    return found
+
+
+def is_foreign(volume, number):
+    """Whether a checkpoint is protected by somebody else, such as by a person with chcp, so that it has to stay so; to be noted with a new claim."""
+    ours = claims(volume.point, number)
+    return _is_protected(volume, number) and (not ours or any(claim.get("foreign") for claim in ours.values()))
+
+
+def is_last_claim(volume, number, key):
+    """Whether the protection of a checkpoint is to end with one of its claims: nothing else needs it, and it was not somebody else's."""
+    ours = claims(volume.point, number)
+    return not ours.pop(key, {}).get("foreign") and not ours and _is_protected(volume, number)
+
+
+def _is_protected(volume, number):
+    found = volume.checkpoints(number, 1)
+    return bool(found) and found[0].number == number and found[0].snapshot
+
+
 def begin(remote):
     """Note at a new device that its history begins now."""
     point = volume_of(remote)
@@ -108,7 +147,8 @@ def open_window(remote, first, why):
         first = first or volume.counts()[0]
         if not any(window["last"] is None and window["first"] <= first for window in catalogue["unsafe"]):
             good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
-            catalogue = with_window(catalogue, first, why, good[-1].number if good else None)
+            number = good[-1].number if good else None
+            catalogue = with_window(catalogue, first, why, number, bool(number) and is_foreign(volume, number))
             save(remote, catalogue)  # first, so that nothing is protected that nobody knows of
         wanted = next(window.get("good") for window in catalogue["unsafe"] if window["last"] is None)
         if wanted and any(found.number == wanted for found in volume.checkpoints(wanted, 1)):

@@ -18,7 +18,7 @@ import time
 from . import _catalogue
 from ._core import STATE_DIR, human_period, list_records, load_record, read_text, run, save_file, wait_until
 from ._nilfs import Volume, cleaners
-from ._points import is_last_claim, unbroken
+from ._points import unbroken
 
 _UNITS = "/etc/systemd/system"
 # It begins when less than 30 % is free and goes on until 40 % is, so that it is done before anything warns, and what it copies is little: the longer
@@ -130,14 +130,14 @@ def forget(point, seconds):
             first = unbroken(volume, catalogue["since"])
             if not first:
                 continue
-            old = [window["good"] for window in catalogue["unsafe"] if window.get("good") and window["last"] is not None
-                   and _is_older(volume, window["last"], time.time() - seconds)]
+            old = {window["good"]: window.get("foreign") for window in catalogue["unsafe"] if window.get("good") and window["last"] is not None
+                   and _is_older(volume, window["last"], time.time() - seconds)}
             less = without_old(catalogue, old, first.number)
             if less == catalogue:
                 continue
             _catalogue.save(remote, less)
-            for number in old:
-                if is_last_claim(volume, number, None):  # that of the window is gone already
+            for number, foreign in old.items():
+                if not foreign and _catalogue.is_last_claim(volume, number, None):  # that of the window is gone already
                     volume.release(number)
 
 
@@ -147,6 +147,6 @@ def _is_older(volume, number, when):
 
 
 def without_old(catalogue, old, first):
-    """A catalogue that wants none of the last good checkpoints in old (list of int), without windows that ended before the checkpoint first. Pure."""
+    """A catalogue that wants none of the last good checkpoints in old (their numbers), without windows that ended before the checkpoint first. Pure."""
     windows = [dict(window, good=None) if window.get("good") in old else window for window in catalogue["unsafe"]]
     return dict(catalogue, unsafe=[window for window in windows if window["last"] is None or window["last"] >= first or window.get("good")])

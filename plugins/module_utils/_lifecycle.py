@@ -20,7 +20,7 @@ from ._link import Link
 from ._loop import detach as detach_loop
 from ._loop import find as find_loop
 from ._loop import loops, set_write_cache
-from ._mount import mount_at, parse_fstab, read_fstab
+from ._mount import mount_at, parse_fstab, read_fstab, try_unmount
 
 
 def start(config, say):
@@ -114,9 +114,9 @@ def leave(config, say, seconds=20):
             with contextlib.suppress(Problem):
                 _cleaner.stop(store["name"])
             # what cannot be unmounted now is not waited for: all that matters is on the LUN or in a bitmap
-            run(["timeout", "--kill-after=1", "10", "umount", store["mount"]], ok=None, timeout=20)
-            if mount_at(store["mount"]):
+            if not try_unmount(store["mount"], 10):
                 Link(store).abort()
+            if mount_at(store["mount"]):  # or somebody uses it
                 run(["umount", "--lazy", store["mount"]], ok=None, timeout=20)
 
 

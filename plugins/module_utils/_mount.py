@@ -124,6 +124,14 @@ def unmount(point):
         raise Problem(f"cannot unmount {point}: {result.err.strip() or result.rc}{told}")
 
 
+def try_unmount(point, seconds):
+    """Call umount; returns whether it ended by itself within so many seconds, well or not. It does not end while the disk does not answer."""
+    try:
+        return run(["timeout", "--kill-after=1", str(seconds), "umount", point], ok=None, timeout=seconds + 10).rc not in (124, 137)
+    except Problem:
+        return False  # it cannot even be killed
+
+
 def users_of(point, limit=5):
     """Names (list of str, "name (pid N)") of processes that have files of the mount open or live in it."""
     prefix = point.rstrip("/") + "/"

@@ -21,7 +21,7 @@ from ._md import device_of
 from ._guard_device import numbers
 from ._mount import mounts_of, read_mounts
 from ._nilfs import Volume
-from ._points import PERIODS, catalogue_of, choose, device_named, is_foreign, is_last_claim, newest_full, retained
+from ._points import PERIODS, catalogue_of, choose, device_named, newest_full, retained
 from ._when import NAME, iso, parse_wish
 
 _DRAIN = 60  # seconds for what was written to reach the store
@@ -180,7 +180,7 @@ def keep(device, name, number, when, note):
     """Give a checkpoint a name and protect it; the name first, so that nothing is protected that nobody knows of."""
     catalogue = _catalogue.load(device.remote)
     with Volume(device.point) as volume:
-        point = {"name": name, "checkpoint": number, "time": when, "note": note, "foreign": is_foreign(volume, number)}
+        point = {"name": name, "checkpoint": number, "time": when, "note": note, "foreign": _catalogue.is_foreign(volume, number)}
         _catalogue.save(device.remote, dict(catalogue, points=[one for one in catalogue["points"] if one["name"] != name] + [point]))
         volume.protect(number)
 
@@ -188,7 +188,7 @@ def keep(device, name, number, when, note):
 def release(device, name, number):
     """Take the name of a point away, and its protection unless something else wants it."""
     with Volume(device.point) as volume:
-        if is_last_claim(volume, number, ("points", os.path.basename(_catalogue.path_of(device.remote)), name)):
+        if _catalogue.is_last_claim(volume, number, ("points", os.path.basename(_catalogue.path_of(device.remote)), name)):
             volume.release(number)
     catalogue = _catalogue.load(device.remote)
     _catalogue.save(device.remote, dict(catalogue, points=[one for one in catalogue["points"] if one["name"] != name]))

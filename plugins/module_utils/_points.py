@@ -14,7 +14,6 @@ clock; while that was put back, numbers decide.
 from __future__ import annotations
 
 import datetime
-import glob
 import os
 from collections import namedtuple
 
@@ -70,41 +69,6 @@ def catalogue_of(device):
     if device.unsafe_from:
         catalogue = _catalogue.with_window(catalogue, device.unsafe_from, "the remote leg is out")
     return catalogue
-
-
-def claims(point, number):
-    """What of this collection needs a checkpoint of the store on a mount point to stay protected: dict of (kind, of, name) -> what is known of it.
-
-    Those are recoveries (a rollback under way has one, too), and of any device of the store, also one that this host does not know, the named points and
-    the last good checkpoints before unsafe windows. The key foreign tells that somebody else had protected it before.
-    """
-    found = {}
-    for name in list_records("recoveries"):
-        record = load_record("recoveries", name)
-        if record.get("checkpoint") == number and os.path.realpath(record.get("store_point") or "/") == os.path.realpath(point):
-            found[("recoveries", None, name)] = record
-    for path in glob.glob(f"{glob.escape(point)}/*.json"):
-        catalogue, of = _catalogue.load(path), os.path.basename(path)
-        found.update({("points", of, one["name"]): one for one in catalogue["points"] if one["checkpoint"] == number})
-        found.update({("unsafe", of, window["first"]): window for window in catalogue["unsafe"] if window.get("good") == number})
-    return found
-
-
-def is_foreign(volume, number):
-    """Whether a checkpoint is protected by somebody else, such as by a person with chcp, so that it has to stay so; to be noted with a new claim."""
-    ours = claims(volume.point, number)
-    return _is_protected(volume, number) and (not ours or any(claim.get("foreign") for claim in ours.values()))
-
-
-def is_last_claim(volume, number, key):
-    """Whether the protection of a checkpoint is to end with one of its claims: nothing else needs it, and it was not somebody else's."""
-    ours = claims(volume.point, number)
-    return not ours.pop(key, {}).get("foreign") and not ours and _is_protected(volume, number)
-
-
-def _is_protected(volume, number):
-    found = volume.checkpoints(number, 1)
-    return bool(found) and found[0].number == number and found[0].snapshot
 
 
 def floor(volume, number):

@@ -19,7 +19,7 @@ import contextlib
 import os
 import time
 
-from . import _generations
+from . import _catalogue, _generations
 from ._blank import describe, probe
 from ._blockdev import find_holder, openers_of, size_of
 from ._core import (MIB, RUN_DIR, STATE_DIR, Problem, Step, converge, forget_record, human_size, list_records, load_record, read_text, run, save_file,
@@ -28,7 +28,7 @@ from ._loop import attach, detach, loops
 from ._md_super import read_super
 from ._mount import check_point, make_directories, mount_at, mounts_of, unmount, users_of
 from ._nilfs import Volume
-from ._points import Away, device_named, is_foreign, is_last_claim, locate, record_of
+from ._points import Away, device_named, locate, record_of
 from ._when import NAME, iso, parse_wish
 
 KIND = "recoveries"
@@ -249,7 +249,7 @@ def _open(want, args):
               "volume": load_record("stores", device.store).get("uuid") if device.generation is None and device.store else None,
               "generation": None if device.generation is None else [device.store, device.generation]}
     with Volume(device.point) as volume:
-        record["foreign"] = is_foreign(volume, args["checkpoint"])
+        record["foreign"] = _catalogue.is_foreign(volume, args["checkpoint"])
     save_record(KIND, name, record)  # before the first act, so that whatever happens it is known what to take down
     if read_text(_RULES) != _RULES_TEXT.strip():
         save_file(_RULES, _RULES_TEXT)
@@ -366,7 +366,7 @@ def _unprotect(name, record):
         raise Problem(f"{name}: the store is not mounted on {point}, so checkpoint {number} cannot be released; everything else is closed. Bring its LUN "
                       "back and release the recovery again; until then give others another name (--name)")
     with Volume(point) as volume:
-        ends = is_last_claim(volume, number, (KIND, None, name))
+        ends = _catalogue.is_last_claim(volume, number, (KIND, None, name))
     if ends:
         with _generations.writable(point), Volume(point) as volume:
             volume.release(number)

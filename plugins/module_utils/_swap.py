@@ -29,7 +29,7 @@ from ._link import Link
 from ._loop import detach as detach_loop
 from ._md_super import HEADER_SIZE
 from ._md_super import read_super as read_leg_super
-from ._mount import fstab_without, mount_at, read_fstab, unmount, write_fstab
+from ._mount import fstab_without, mount_at, read_fstab, try_unmount, unmount, write_fstab
 from ._nilfs import Volume, read_super, reserved_segments
 
 _FRESH = 5  # seconds for which the guard's word counts
@@ -319,7 +319,7 @@ def _leave(config):
 
     def is_over():
         nonlocal hung
-        hung = not _try_unmount(point)
+        hung = not try_unmount(point, _MOMENT)
         return hung or not mount_at(point)
     wait_for(is_over, _BUSY)
     if hung:
@@ -332,14 +332,6 @@ def _leave(config):
         except Problem:
             _cleaner.resume(config["name"])
             raise
-
-
-def _try_unmount(point):
-    """Call umount; returns whether it ended by itself, well or not."""
-    try:
-        return run(["timeout", "--kill-after=1", str(_MOMENT), "umount", point], ok=None, timeout=_MOMENT + 10).rc not in (124, 137)
-    except Problem:
-        return False  # it cannot even be killed
 
 
 def _complete(want, _args, _tell):

@@ -98,3 +98,18 @@ def test_what_fstab_says_of_a_device_is_mounted(monkeypatch):
     monkeypatch.setattr(_lifecycle, "run", lambda argv, timeout: started.append(argv) or Result(0, "", ""))
     assert _lifecycle.mount(CONFIG.devices["a"]) == ["/srv/a"]
     assert started == [["systemctl", "start", "/srv/a"]]
+
+
+@pytest.mark.parametrize("ended, mounted, acts", [(True, False, []), (True, True, ["--lazy"]), (False, True, ["abort", "--lazy"])])
+def test_at_shutdown_only_a_store_that_does_not_answer_is_cut_off(host, monkeypatch, ended, mounted, acts):
+    done, shown = [], iter([True, mounted])
+    monkeypatch.setattr(_lifecycle, "find_use", lambda path: None)
+    monkeypatch.setattr(_lifecycle, "mount_at", lambda point: next(shown))
+    monkeypatch.setattr(_lifecycle, "loops", list)
+    monkeypatch.setattr(_lifecycle._cleaner, "stop", lambda record: None)
+    monkeypatch.setattr(_lifecycle, "try_unmount", lambda point, seconds: ended)
+    monkeypatch.setattr(_lifecycle, "run", lambda argv, **more: done.append(argv[1]))
+    monkeypatch.setattr(_lifecycle.Link, "abort", lambda link: done.append("abort"))
+    store = {"name": "vault1", "mount": "/store", "portal": None}
+    _lifecycle.leave(types.SimpleNamespace(devices={}, stores={"vault1": store}), host[2])
+    assert done == acts

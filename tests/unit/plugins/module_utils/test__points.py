@@ -22,6 +22,19 @@ class Volume:
 
     def __init__(self, *numbers):
         self.all = [Checkpoint(number, number, number < 100, False, 1, 1) for number in numbers]
+        self.changed = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_ignored):
+        pass
+
+    def protect(self, number):
+        self.changed.append(("protect", number))
+
+    def release(self, number):
+        self.changed.append(("release", number))
 
     def checkpoints(self, start, count=64):
         return [one for one in self.all if one.number >= start][:count]
@@ -237,8 +250,8 @@ def store_fixture(monkeypatch, tmp_path):
     volume = Volume(*range(1, 200))
     volume.point = str(tmp_path)
     volume.records = {"recoveries": {}}
-    monkeypatch.setattr(_points, "list_records", lambda kind: sorted(volume.records[kind]))
-    monkeypatch.setattr(_points, "load_record", lambda kind, name: volume.records[kind][name])
+    monkeypatch.setattr(_catalogue, "list_records", lambda kind: sorted(volume.records[kind]))
+    monkeypatch.setattr(_catalogue, "load_record", lambda kind, name: volume.records[kind][name])
     _catalogue.save(f"{volume.point}/db.img", dict(CATALOGUE, unsafe=[{"first": 6, "last": 9, "why": "a heal", "good": 5}]))
     (tmp_path / "generations.json").write_text('{"generation": 1, "generations": []}')
     return volume
@@ -246,17 +259,34 @@ def store_fixture(monkeypatch, tmp_path):
 
 def test_a_checkpoint_stays_protected_while_anything_of_its_store_needs_it(store):
     named, shown = ("points", "db.json", "before"), ("recoveries", None, "db")
-    assert _points.is_last_claim(store, 3, named) and not _points.is_last_claim(store, 3, shown)
-    assert not _points.is_last_claim(store, 5, shown)
-    assert not _points.is_last_claim(store, 150, shown)  # it is not protected
+    assert _catalogue.is_last_claim(store, 3, named) and not _catalogue.is_last_claim(store, 3, shown)
+    assert not _catalogue.is_last_claim(store, 5, shown)
+    assert not _catalogue.is_last_claim(store, 150, shown)  # it is not protected
     store.records["recoveries"] = {"db": {"checkpoint": 3, "store_point": store.point}, "far": {"checkpoint": 3, "store_point": "/another/store"}}
-    assert not _points.is_last_claim(store, 3, named) and not _points.is_last_claim(store, 3, shown)
+    assert not _catalogue.is_last_claim(store, 3, named) and not _catalogue.is_last_claim(store, 3, shown)
     _catalogue.save(f"{store.point}/db.img", dict(CATALOGUE, points=[]))
-    assert _points.is_last_claim(store, 3, shown)
+    assert _catalogue.is_last_claim(store, 3, shown)
 
 
 def test_what_a_person_has_protected_stays_protected(store):
-    assert [_points.is_foreign(store, number) for number in (3, 5, 7, 150)] == [False, False, True, False]
+    assert [_catalogue.is_foreign(store, number) for number in (3, 5, 7, 150)] == [False, False, True, False]
     store.records["recoveries"]["db"] = {"checkpoint": 7, "store_point": store.point, "foreign": True}
-    assert _points.is_foreign(store, 7)  # whoever comes next is told so, too
-    assert not _points.is_last_claim(store, 7, ("recoveries", None, "db"))
+    assert _catalogue.is_foreign(store, 7)  # whoever comes next is told so, too
+    assert not _catalogue.is_last_claim(store, 7, ("recoveries", None, "db"))
+
+
+@pytest.mark.parametrize("first, good, released", [(8, 7, []), (151, 150, [150])])
+def test_a_window_lets_go_of_its_last_good_checkpoint_unless_a_person_had_protected_it(store, monkeypatch, first, good, released):
+    remote = f"{store.point}/db.img"
+    _catalogue.save(remote, dict(CATALOGUE, unsafe=[]))
+    monkeypatch.setattr(_catalogue, "volume_of", lambda path: store.point)
+    for module in (_catalogue, _cleaner):
+        monkeypatch.setattr(module, "Volume", lambda point: store)
+    _catalogue.open_window(remote, first, "a heal")
+    assert store.changed == [("protect", good)]
+    store.all = [one._replace(snapshot=True) if one.number == good else one for one in store.all]
+    _catalogue.save(remote, _catalogue.without_open(_catalogue.load(remote), first + 2))
+    monkeypatch.setattr(_cleaner, "list_records", lambda kind: ["db"])
+    monkeypatch.setattr(_cleaner, "load_record", lambda kind, name: {"remote": remote})
+    _cleaner.forget(store.point, 60)
+    assert [number for verb, number in store.changed if verb == "release"] == released

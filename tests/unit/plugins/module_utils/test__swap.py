@@ -169,12 +169,12 @@ class Umount:
         monkeypatch.setattr(_cleaner, "stop", lambda record: None)
         monkeypatch.setattr(_cleaner, "resume", lambda record: self.acts.append("resume"))
         monkeypatch.setattr(_swap, "mount_at", lambda point: self.mounted)
-        monkeypatch.setattr(_swap, "_try_unmount", self.umount)
+        monkeypatch.setattr(_swap, "try_unmount", self.umount)
         monkeypatch.setattr(_swap, "unmount", self.refuse)
         monkeypatch.setattr(_swap, "run", lambda argv, **more: self.acts.append(argv[1]))
         monkeypatch.setattr(_swap.Link, "abort", lambda link: self.acts.append("abort"))
 
-    def umount(self, _point):
+    def umount(self, _point, _seconds):
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.mounted = answer != "works"
         return answer != "hangs"
