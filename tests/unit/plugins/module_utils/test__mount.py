@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.indestructible.block.plugins.module_utils import _mount
-from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem, Result
 
 MOUNTINFO = r"""22 1 98:0 / / rw,noatime shared:1 - ext4 /dev/ubda rw
 37 18 98:16 / /srv/with\040blank rw,noatime shared:17 - nilfs2 /dev/ubdb rw,pp=0
@@ -85,3 +85,13 @@ def test_mount_points(tmp_path):
                          ("relative", "not an absolute"), ("/", "not an absolute"), ("/srv/../etc", "plain path")):
         with pytest.raises(Problem, match=words):
             _mount.check_point(point)
+
+
+@pytest.mark.parametrize("answer, ended", [(0, True), (32, True), (124, False), (137, False), (Problem("it did not end"), False)])
+def test_an_umount_that_is_refused_has_ended_and_one_that_was_killed_has_not(monkeypatch, answer, ended):
+    def run(argv, **more):
+        if isinstance(answer, Problem):
+            raise answer
+        return Result(answer, "", "")
+    monkeypatch.setattr(_mount, "run", run)
+    assert _mount.try_unmount("/store", 10) is ended
