@@ -30,6 +30,7 @@ from ._points import newest_safe
 from ._when import iso
 
 STATES = ("known", "opened", "owned")
+_OUT = "the remote leg was out"
 
 
 def normalize(want):
@@ -54,10 +55,12 @@ def observe(want):
     elif live and mirror["remote"]["state"] == "in sync":
         state = "building" if mirror["local"]["state"] in ("recovering", "in sync") else "opened"
     elif remote:
-        state = "known" if ours and record.get("uuid") == remote.uuid else "closed"
+        state = "known" if record.get("uuid") == remote.uuid else "closed"
     else:
         state = "absent"
     catalogue = _catalogue.load(want["remote"]) if remote else None
+    if remote and record.get("unsafe_from") and record.get("uuid") == remote.uuid:  # this host had lost it before it lost its local leg
+        catalogue = _catalogue.with_window(catalogue, record["unsafe_from"], _OUT)
     return {"name": want["name"], "path": mirror["path"], "state": state, "uuid": mirror["uuid"], "size": mirror["size"], "local": want["local"],
             "remote": want["remote"], "opened_as_of": record.get("opened_as_of"), "percent": mirror["recovery_percent"],
             "_mirror": mirror, "_ours": ours, "_catalogue": catalogue}
@@ -171,16 +174,22 @@ def _loops(want, side, **more):
 def _know(want):
     """Note the device, so that whatever happens it is known what was begun; returns the super block of its leg on the store."""
     header = read_super(want["remote"])
+    if load_record("devices", want["name"]).get("uuid") != header.uuid:
+        _md_act.update_record(want, unsafe_from=None)  # of another device of that name
     _md_act.update_record(want, uuid=header.uuid, phase=_md.PHASE_ADOPTING, size=want["size"], detached=None, stopped=None)
-    return header
+    _md_act.hide_from_udev(want, header.uuid)
 
 
 def _open(want, checkpoint):
-    name, header = want["name"], _know(want)
+    name = want["name"]
+    _know(want)
+    unsafe_from = load_record("devices", name).get("unsafe_from")
+    if unsafe_from:
+        _catalogue.open_window(want["remote"], unsafe_from, _OUT)
     if checkpoint:
         _put_back(want, checkpoint)
+    _md_act.update_record(want, unsafe_from=None)  # before anything is written to it, for it is put back only once
     _loops(want, "remote", write_cache="write back")  # this leg is the only one: a flush has to reach the LUN
-    _md_act.hide_from_udev(want, header.uuid)
     run(["mdadm", "--assemble", f"/dev/md/{name}", "--run", _md.device_of(want["remote"])])
     array = _md.holder_of(_md.device_of(want["remote"]))
     wait_until(lambda: read_text(f"/sys/block/{array}/md/array_state") in _md.LIVE, 10, f"{array} to run")

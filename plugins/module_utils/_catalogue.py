@@ -105,8 +105,8 @@ def claims(point, number):
         record = load_record("recoveries", name)
         if record.get("checkpoint") == number and os.path.realpath(record.get("store_point") or "/") == os.path.realpath(point):
             found[("recoveries", None, name)] = record
-    for path in glob.glob(f"{glob.escape(point)}/*.json"):
-        catalogue, of = load(path), os.path.basename(path)
+    for image in glob.glob(f"{glob.escape(point)}/*.img"):
+        catalogue, of = load(image), os.path.basename(path_of(image))
         found.update({("points", of, one["name"]): one for one in catalogue["points"] if one["checkpoint"] == number})
         found.update({("unsafe", of, window["first"]): window for window in catalogue["unsafe"] if window.get("good") == number})
     return found
@@ -114,14 +114,17 @@ def claims(point, number):
 
 def is_foreign(volume, number):
     """Whether a checkpoint is protected by somebody else, such as by a person with chcp, so that it has to stay so; to be noted with a new claim."""
+    if not _is_protected(volume, number):
+        return False
     ours = claims(volume.point, number)
-    return _is_protected(volume, number) and (not ours or any(claim.get("foreign") for claim in ours.values()))
+    return not ours or any(claim.get("foreign") for claim in ours.values())
 
 
-def is_last_claim(volume, number, key):
-    """Whether the protection of a checkpoint is to end with one of its claims: nothing else needs it, and it was not somebody else's."""
+def is_last_claim(volume, number, *keys):
+    """Whether the protection of a checkpoint is to end with these of its claims: nothing else needs it, and it was not somebody else's."""
     ours = claims(volume.point, number)
-    return not ours.pop(key, {}).get("foreign") and not ours and _is_protected(volume, number)
+    ending = [ours.pop(key, {}) for key in keys]
+    return not any(claim.get("foreign") for claim in ending) and not ours and _is_protected(volume, number)
 
 
 def _is_protected(volume, number):
@@ -148,6 +151,9 @@ def open_window(remote, first, why):
         if not any(window["last"] is None and window["first"] <= first for window in catalogue["unsafe"]):
             good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
             number = good[-1].number if good else None
+            for wider in (window for window in catalogue["unsafe"] if window["last"] is None and window.get("good")):
+                if is_last_claim(volume, wider["good"], ("unsafe", os.path.basename(path_of(remote)), wider["first"])):
+                    volume.release(wider["good"])
             catalogue = with_window(catalogue, first, why, number, bool(number) and is_foreign(volume, number))
             save(remote, catalogue)  # first, so that nothing is protected that nobody knows of
         wanted = next(window.get("good") for window in catalogue["unsafe"] if window["last"] is None)

@@ -16,7 +16,7 @@ import os
 import time
 
 from . import _catalogue
-from ._core import STATE_DIR, human_period, list_records, load_record, read_text, run, save_file, wait_until
+from ._core import STATE_DIR, Problem, human_period, list_records, load_record, read_text, run, save_file, wait_until
 from ._nilfs import Volume, cleaners
 from ._points import unbroken
 
@@ -130,15 +130,26 @@ def forget(point, seconds):
             first = unbroken(volume, catalogue["since"])
             if not first:
                 continue
-            old = {window["good"]: window.get("foreign") for window in catalogue["unsafe"] if window.get("good") and window["last"] is not None
-                   and _is_older(volume, window["last"], time.time() - seconds)}
-            less = without_old(catalogue, old, first.number)
-            if less == catalogue:
-                continue
-            _catalogue.save(remote, less)
-            for number, foreign in old.items():
-                if not foreign and _catalogue.is_last_claim(volume, number, None):  # that of the window is gone already
-                    volume.release(number)
+            old = [window for window in catalogue["unsafe"] if window.get("good") and window["last"] is not None
+                   and _is_older(volume, window["last"], time.time() - seconds)]
+            dropped = {number for number in {window["good"] for window in old} if _let_go(volume, number, remote, old)}
+            less = without_old(catalogue, dropped, first.number)
+            if less != catalogue:
+                _catalogue.save(remote, less)
+
+
+def _let_go(volume, number, remote, windows):
+    """End the protection of a checkpoint unless something but these windows of a device needs it; returns whether they need not know it any more.
+
+    Before they forget it: what is protected and known to nobody would stay so for ever.
+    """
+    of = os.path.basename(_catalogue.path_of(remote))
+    try:
+        if _catalogue.is_last_claim(volume, number, *(("unsafe", of, window["first"]) for window in windows if window["good"] == number)):
+            volume.release(number)
+    except Problem:
+        return False  # somebody has it mounted; at the next look
+    return True
 
 
 def _is_older(volume, number, when):
@@ -147,6 +158,6 @@ def _is_older(volume, number, when):
 
 
 def without_old(catalogue, old, first):
-    """A catalogue that wants none of the last good checkpoints in old (their numbers), without windows that ended before the checkpoint first. Pure."""
+    """A catalogue that wants none of the last good checkpoints in old (their numbers), and is without windows that ended before the checkpoint first. Pure."""
     windows = [dict(window, good=None) if window.get("good") in old else window for window in catalogue["unsafe"]]
     return dict(catalogue, unsafe=[window for window in windows if window["last"] is None or window["last"] >= first or window.get("good")])

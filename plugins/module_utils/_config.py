@@ -45,6 +45,7 @@ EXPORT_KEYS = ("name", "target", "lun", "backing", "size", "serial", "portals", 
 ALLOW_KEYS = ("initiator", "chap")
 RETENTION_KEYS = ("keep",)
 CHAP_KEYS = ("username", "password", "mutual_username", "mutual_password")
+REPLACEMENT_TIMEOUT = 5  # seconds, unless the deadline of a store is shorter
 TIMEOUT_KEYS = ("replacement_timeout", "noop_out_interval", "noop_out_timeout", "login_timeout", "login_retries")
 
 _ISCSI_NAME = re.compile(
@@ -113,7 +114,8 @@ def store_problems(stores, check_portal):
         problems += _range_problem(store, "commit_deadline", 2, 600, label)
         problems += _levels_problems(store, "warn_free", 1, 99, label)
         problems += _levels_problems(store, "warn_days", 1, 3650, label)
-        problems += _number_problems(store.get("timeouts"), f"{label}: timeouts", TIMEOUT_KEYS)
+        wrong = _number_problems(store.get("timeouts"), f"{label}: timeouts", TIMEOUT_KEYS)
+        problems += wrong if wrong else _late_problems(store, label)
         problems += _retention_problems(store.get("retention"), f"{label}: retention")
         if place and place in taken:
             where = place if isinstance(place, str) else f"LUN {place[1]} of {place[0]}"
@@ -230,7 +232,7 @@ def resolve_stores(stores, normal_portal, chap=True):
             "target": None if local else store["target"].lower(),  # as the initiator and sysfs write it
             "lun": None if local else int(store.get("lun") or 0),
             "chap": None if local or not chap else store.get("chap") or None,
-            "timeouts": {key: value for key, value in (store.get("timeouts") or {}).items() if value is not None},
+            "timeouts": {} if local else _timeouts(store, stores),
             "block_size": int(store.get("block_size") or BLOCK),
             "reserved": int(store.get("reserved") or 5),
             "commit_interval": _commit_times(store)[0],
@@ -419,6 +421,23 @@ def _number_problems(numbers, label, keys):
     for key in keys:
         problems += _range_problem(numbers, key, 0, 86400, label)
     return problems
+
+
+def _late_problems(store, label):
+    """A session that has broken has to fail what waits for it by the deadline: nothing ends that earlier."""
+    given = (store.get("timeouts") or {}).get("replacement_timeout")
+    if given in (None, "") or _range_problem(store, "commit_deadline", 2, 600, label) or int(given) <= _commit_times(store)[1]:
+        return []
+    deadline = _commit_times(store)[1]
+    return [f"{label}: timeouts: replacement_timeout {given} is longer than commit_deadline {deadline}, the time for which an application may wait; write at "
+            f"most {deadline}, or a longer commit_deadline"]
+
+
+def _timeouts(store, stores):
+    """Those that are given, in seconds, and the replacement timeout in any case: at most the deadline of every store on the same target."""
+    given = {key: int(value) for key, value in (store.get("timeouts") or {}).items() if value not in (None, "")}
+    same = [one for one in stores if _given(one, "target") and one["target"].lower() == store["target"].lower()]
+    return dict({"replacement_timeout": min([REPLACEMENT_TIMEOUT] + [_commit_times(one)[1] for one in same])}, **given)
 
 
 def _retention_problems(retention, label):

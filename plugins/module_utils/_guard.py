@@ -133,6 +133,9 @@ class Guard:
         for gone in old.values():
             gone.close()
         for store in self.stores:
+            store.neighbours = [other for other in self.stores if other is not store and store.store["target"]
+                                and all(other.store[key] == store.store[key] for key in ("portal", "target"))]
+        for store in self.stores:
             store.sound = store.sound or before_us.get("stores", {}).get(store.name, {}).get("checkpoint")
         self._look(time.monotonic())
         if not self.started:
@@ -148,6 +151,7 @@ class Guard:
         known = loops()
         for store in self.stores:
             store.disk = store.link.disk()
+            store.link.look_up(store.hastened, store.store["commit_deadline"])
             if self._ordered:
                 store.sound = store.checkpoint or store.sound
             for device in store.devices:
@@ -156,7 +160,7 @@ class Guard:
                 was = device.state
                 try:
                     device.look(known)
-                    if device.is_in and not store.busy:
+                    if device.is_in and not store.busy and not store.hastened:  # to set a mode may wait for a disk that is silent
                         # also one that somebody else brought in, and did not live to see healed
                         if was not in ("attached", "recovering") or device.is_unfinished():
                             device.healing = True

@@ -176,9 +176,11 @@ class DeviceWatch:
         return "_began" in (self.record().get("heal") or {})
 
     def held_up(self, now):
-        """Seconds for which the application has waited for the remote leg alone; also for one that md is just taking in, whose loop is not known yet."""
+        """Seconds for which the application has waited for the remote leg alone; also for one that is just taken out, or in, whose loop is not known yet."""
         waited = self.held.stuck(self.array, now)
-        return waited if waited and (inflight_writes(self.remote) or not self.is_in) and not inflight_writes(self.local) else 0.0
+        if not waited or inflight_writes(self.local):
+            return 0.0
+        return waited if inflight_writes(self.remote) or (not self.is_in and (self.failing or self.is_unfinished())) else 0.0
 
     def set_mode(self):
         """Bring the mode of the remote leg to what is wanted, and hold the bitmap. Returns a sentence when the mode was changed, else None."""

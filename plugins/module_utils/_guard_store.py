@@ -13,13 +13,15 @@ import threading
 import time
 
 from . import _capacity, _cleaner, _leg, _md_act, _nilfs_volume, _owner, _swap
-from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, load_record, parse_period, wait_for
+from ._catalogue import mount_of
+from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, list_records, load_record, parse_period, wait_for
 from ._guard_device import STUCK, DeviceWatch, Progress
 from ._guard_room import RoomWatch
 from ._host_config import is_ours
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._loop import loops
+from ._md import PHASE_ADOPTING
 from ._md_super import read_super as read_leg_super
 from ._mount import mount_at
 from ._nilfs import Volume, attribute, read_super
@@ -40,6 +42,10 @@ def next_pause(pause, calm):
     return _RETRY_FIRST if calm >= _CALM or not pause else min(_RETRY_LAST, pause * 2)
 
 
+def _is_async(device):
+    return (device.mode or device.device["replication"]) == "async"
+
+
 class StoreWatch:
     """One store (a dict of the Config) and its devices in the guard. say(level, sentence) writes to the journal."""
 
@@ -51,6 +57,7 @@ class StoreWatch:
         self.disk = None
         self.progress = Progress()
         self.problem = None  # what keeps the legs out, a sentence
+        self.neighbours = []  # the watches of other stores that are reached through the same session
         self.endured = None  # the devices that run from their remote legs alone while the store fails, and when it was last seen to
         self.pause, self.next_try, self.joined = 0, 0.0, None
         self.busy = self.ending = None  # the threads that bring legs back, and that note the end of a heal
@@ -128,6 +135,7 @@ class StoreWatch:
         """Watch, commit, and begin to bring legs back. Returns True while something is under way that has to be looked at often."""
         joined = [device for device in self.devices if device.is_in and not device.failing]
         last = [device for device in self.devices if device.is_last]
+        broken_for = self.link.broken(now)
         if self.room.look(now, self.disk, [device.remote for device in joined]):
             leaving, joined = [device for device in joined if device not in last], [device for device in joined if device in last]
             if leaving:
@@ -142,10 +150,10 @@ class StoreWatch:
         stuck = self.progress.stuck(self.disk, now)
         committing = now - self.began if self.began is not None else 0.0
         # every glance at a device costs; once a second will do while the disk answers
-        close = stuck > 0 or committing > _QUICK or now - self.glanced >= _GLANCE
+        close = stuck > 0 or broken_for > 0 or committing > _QUICK or now - self.glanced >= _GLANCE
         if joined and (close or self.error):
             self.glanced = now
-            why = self._judge(joined, now, stuck, committing)
+            why = self._judge(joined, now, stuck, committing, broken_for)
             if why:
                 self.fail(why, now)
             else:
@@ -155,11 +163,11 @@ class StoreWatch:
         if joined and self.store.get("keep") and (self.forgot is None or now - self.forgot >= _FORGET):
             self.forgot = now
             threading.Thread(target=self._forget, daemon=True).start()
-        if (stuck > STUCK and not last) != self.hastened:
+        if (stuck > STUCK and not last and (self.hastened or not self._is_shared())) != self.hastened:
             self.hastened = not self.hastened
             self.link.hasten(self.hastened, self.store["commit_deadline"])
         held = stuck > STUCK and any(device.held_up(now) > self._patience(device) for device in self.devices if device not in joined)
-        if (held or stuck > self.store["commit_deadline"]) and not last:
+        if (held or stuck > self.store["commit_deadline"]) and not last and not self._is_shared():
             self.link.abort()  # whatever waits there, also an attempt to bring legs back, during which md may keep the application waiting
         if self.busy and not self.busy.is_alive():
             self.busy = None
@@ -169,15 +177,18 @@ class StoreWatch:
             self.busy.start()
         elif not wanted and not self.busy and joined and len(joined) == len(self.devices):
             self._is_well()  # also when it was somebody else who brought the legs back
-        return stuck > 0 or committing > _QUICK or bool(self.busy) or (bool(joined) and self.room.is_near)
+        return stuck > 0 or broken_for > 0 or committing > _QUICK or bool(self.busy) or (bool(joined) and self.room.is_near)
 
-    def _judge(self, joined, now, stuck, committing):
+    def _judge(self, joined, now, stuck, committing, broken_for):
         """Why the legs have to be taken out now, or None."""
         deadline = self.store["commit_deadline"]
         if self.error:
             return self.error
         if committing > deadline:
             return f"a commit has not ended within {deadline} seconds"
+        # before anything waits for it: then nothing could end the wait but the replacement timeout
+        if broken_for > STUCK and any(_is_async(device) for device in joined):
+            return f"its session has been broken for {broken_for:.1f} seconds"
         for device in joined:
             device.look_again()
             if device.state == "faulty" and not device.is_taken_out:
@@ -191,7 +202,7 @@ class StoreWatch:
 
     def _patience(self, device):
         """Seconds that an application may wait for a disk that does not answer."""
-        return self.store["commit_deadline"] if (device.mode or device.device["replication"]) == "sync" else STUCK
+        return STUCK if _is_async(device) else self.store["commit_deadline"]
 
     def _keep(self, joined, now):
         """Commit what is due, let bitmaps forget, and see heals end."""
@@ -231,7 +242,7 @@ class StoreWatch:
         hurt = [device for device in self.devices
                 if device.state in ("attached", "recovering", "faulty") and not device.failing and device not in last]
         self._let_go(hurt)
-        if not self.room.is_full and not last:  # when it is full the disk is well, and it is nilfs2 that refused
+        if not self.room.is_full and not last and not self._is_shared():  # when it is full the disk is well, and it is nilfs2 that refused
             self.link.abort()
         self.error = None
         self._endure(last, why, now)
@@ -243,6 +254,19 @@ class StoreWatch:
             self.problem = why
             self.say(4, f"store {self.name}: {why}; took the remote {'leg' if len(hurt) == 1 else 'legs'} of {names} out; "
                         f"{'it runs' if len(hurt) == 1 else 'they run'} on from the local one")
+
+    def _is_shared(self):
+        """Whether the session has to be left alone, because another store that is reached through it has the only whole leg of a device."""
+        if any(device.is_last for watch in self.neighbours for device in watch.devices):
+            return True
+        known = [device.name for watch in [self] + self.neighbours for device in watch.devices]
+        for name in list_records("devices"):
+            record = load_record("devices", name) if name not in known else {}
+            if record.get("phase") == PHASE_ADOPTING:  # of a store that the configuration does not name yet
+                mount = mount_of(record.get("remote") or "/")
+                if mount and self.link.reaches(os.path.basename(os.path.realpath(mount.source))):
+                    return True
+        return False
 
     def _endure(self, last, why, now):
         """Say, once until the store is well for a while, that legs stay in whatever happens, because their devices have no other."""

@@ -206,6 +206,11 @@ def recovery_attribute(number):
     return f"{_SESSIONS}/session{number}/recovery_tmo"
 
 
+def state_attribute(number):
+    """The sysfs file with the state of a live session."""
+    return f"{_SESSIONS}/session{number}/state"
+
+
 def _by_id():
     """by-id links by the device number they lead to, best first: scsi-3..., then wwn-..., then the rest."""
     links = {}

@@ -12,17 +12,20 @@ the initiator's timers give up (9 s at best). Ending the connection makes the ke
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
+import time
 
 from . import _iscsi_node as node
+from ._config import REPLACEMENT_TIMEOUT
 from ._core import Problem, read_text, run, write_text
 from ._iscsi import parse_portal
 from ._mount import mount_at
 
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438  # the same on all architectures
-REPLACEMENT_TIMEOUT = 5
+_ABORT = 5  # seconds for which the connection may take to break that abort() has ended
 
 
 class Link:
@@ -31,6 +34,7 @@ class Link:
     def __init__(self, store):
         self.store = store
         self.place = parse_portal(store["portal"]) if store["portal"] else None
+        self._state = self._broken = self._aborted = None  # path of the session's state, since when it is broken, when it was aborted
 
     def session(self):
         """The session to the store's target through its portal, or None; also None for a store that is not reached over iSCSI."""
@@ -90,7 +94,25 @@ class Link:
     def _wait_at_most(session, seconds):
         """How long a session that is broken may take to come back until what waits for it fails."""
         if session["live"]["replacement_timeout"] != seconds:
-            write_text(node.recovery_attribute(session["id"]), str(seconds))
+            with contextlib.suppress(Problem):  # it broke just now, and takes none until it is back
+                write_text(node.recovery_attribute(session["id"]), str(seconds))
+
+    def broken(self, now):
+        """Seconds (float) for which the session has been broken, 0.0 while it works, as far as known since the last look_up(). Costs one glance."""
+        is_broken = bool(self._state) and read_text(self._state) not in ("LOGGED_IN", None)
+        self._broken = (self._broken or now) if is_broken else None
+        return now - self._broken if is_broken else 0.0
+
+    def look_up(self, hastened, deadline):
+        """Find the session anew, and see that it has the timeout that it should have, also when it had broken while hasten() was needed."""
+        session = self.session()
+        self._state = session and node.state_attribute(session["id"])
+        self.hasten(hastened, deadline)
+
+    def reaches(self, disk):
+        """Whether a disk (kernel name) is one of the session's."""
+        session = self.session()
+        return bool(session) and any(unit["kernel_name"] == disk for unit in node.luns(session["id"]))
 
     def hasten(self, wanted, deadline):
         """While wanted, a session that is found to be broken fails what waits for it by the deadline (seconds since the disk fell silent).
@@ -103,16 +125,16 @@ class Link:
             seconds = self._replacement_timeout()
             if wanted:
                 seconds = min(seconds, max(1, deadline - found_out))
-                if session["live"]["replacement_timeout"] == 0:  # of abort(), whose connection is about to break
-                    return
-            self._wait_at_most(session, seconds)
+            if self._aborted is None or time.monotonic() - self._aborted >= _ABORT:  # else its connection is about to break
+                self._wait_at_most(session, seconds)
 
     def abort(self):
         """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""
         session = self.session()
         if not session or session["state"] != "LOGGED_IN":
             return
-        write_text(node.recovery_attribute(session["id"]), "0")
+        self._aborted = time.monotonic()
+        self._wait_at_most(session, 0)
         for number in _processes("iscsid"):
             _disconnect(number, session["local_port"], session["port"])
 

@@ -42,6 +42,19 @@ def test_another_leg_is_refused(wanted, more, words):
         _adopt.plan(want(state=wanted), state("closed", **more))
 
 
+@pytest.mark.parametrize("record, word, window", [
+    ({}, "closed", None), ({"uuid": "u", "phase": "adopting"}, "known", None), ({"uuid": "u", "phase": "ready", "unsafe_from": 7}, "known", 7),
+    ({"uuid": "v", "phase": "ready", "unsafe_from": 7}, "closed", None)])
+def test_what_this_host_knows_of_its_own_device(monkeypatch, record, word, window):
+    leg = SimpleNamespace(name="db", uuid="u", size=SIZE)
+    mirror = {"_record": record, "_supers": (None, leg), "_activity": None, "remote": {"state": "present"}, "local": {"state": "absent"}, "path": "/dev/md/db",
+              "uuid": "u", "size": SIZE, "recovery_percent": None}
+    monkeypatch.setattr(_adopt._md, "observe", lambda want: mirror)
+    monkeypatch.setattr(_adopt._catalogue, "load", lambda remote: {"since": 1, "unsafe": [], "points": []})
+    found = _adopt.observe(want())
+    assert found["state"] == word and [one["first"] for one in found["_catalogue"]["unsafe"]] == ([window] if window else [])
+
+
 def test_a_state_that_there_is_not_is_refused():
     with pytest.raises(Problem, match="'looked' is none of known, opened, owned"):
         want(state="looked")

@@ -150,7 +150,7 @@ def test_one_lun_holds_one_store():
 
 
 @pytest.mark.parametrize("key, one, other", [
-    ("chap", {"username": "alpha", "password": "open sesame"}, None), ("timeouts", {"replacement_timeout": 5}, {"replacement_timeout": 9}),
+    ("chap", {"username": "alpha", "password": "open sesame"}, None), ("timeouts", {"replacement_timeout": 5}, {"replacement_timeout": 4}),
 ])
 def test_stores_on_one_target_share_its_login(key, one, other):
     two = {"name": "vault2", "lun": 1}
@@ -236,10 +236,27 @@ def test_a_store_is_resolved():
     assert resolved[0]["keep"] is None
     capital = dict(STORE, target="iqn.2026-11.org.example:Vault1", timeouts={"replacement_timeout": None, "login_timeout": 9})
     capital = _config.resolve_stores([capital], _portal.normal_portal)[0]
-    assert capital["target"] == "iqn.2026-11.org.example:vault1" and capital["timeouts"] == {"login_timeout": 9}
+    assert capital["target"] == "iqn.2026-11.org.example:vault1" and capital["timeouts"] == {"login_timeout": 9, "replacement_timeout": 5}
     assert _config.resolve_stores([dict(STORE, retention={"keep": "30d"})], _portal.normal_portal)[0]["keep"] == "30d"
     assert resolved[0]["portal"] == "192.0.2.10:3260" and resolved[0]["device"] is None and resolved[0]["label"] == "indestructible-vault1"
     assert resolved[1]["device"] == "/dev/sdb" and resolved[1]["portal"] is None and resolved[1]["lun"] is None
+
+
+@pytest.mark.parametrize("given, deadlines, found", [
+    (None, (5, 5), 5), (None, (5, 2), 2), (None, (60, 60), 5), ("3", (5, 5), 3), (60, (60, 60), 60)])
+def test_a_broken_session_fails_what_waits_by_the_deadline_of_every_store_on_it(given, deadlines, found):
+    two = [dict(STORE, name=f"vault{number}", lun=number, commit_deadline=deadline, timeouts={"replacement_timeout": given})
+           for number, deadline in enumerate(deadlines)]
+    assert stores(*two) == []
+    two.append({"name": "disk", "device": "/dev/sdb", "commit_deadline": 2})
+    assert [store["timeouts"] for store in _config.resolve_stores(two, _portal.normal_portal)] == [{"replacement_timeout": found}] * 2 + [{}]
+
+
+def test_a_replacement_timeout_beyond_the_deadline_is_refused():
+    said, = stores({"timeouts": {"replacement_timeout": "6"}})
+    assert "replacement_timeout 6 is longer than commit_deadline 5" in said and "write at most 5" in said
+    assert stores({"timeouts": {"replacement_timeout": 6}, "commit_deadline": 6}) == []
+    assert len(stores({"timeouts": {"replacement_timeout": "soon"}, "commit_deadline": "later"})) == 2
 
 
 def test_secrets_are_left_out_when_not_wanted():

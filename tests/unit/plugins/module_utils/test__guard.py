@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -250,21 +251,60 @@ def test_without_a_last_leg_what_waits_is_given_up(store):
     assert done == ["db", "abort"]
 
 
-@pytest.mark.parametrize("live, wanted, written", [(0, True, []), (0, False, ["5"]), (1, True, []), (1, False, ["5"]), (120, True, ["1"])])
-def test_what_a_broken_connection_was_given_last_stays(monkeypatch, live, wanted, written):
+@pytest.mark.parametrize("live, wanted, written", [(0, True, ["1"]), (0, False, ["5"]), (1, True, []), (1, False, ["5"]), (120, True, ["1"])])
+def test_what_a_connection_that_is_aborted_was_given_last_stays(monkeypatch, live, wanted, written):
     told = []
     link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
     monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": {
         "replacement_timeout": live, "noop_out_interval": 2, "noop_out_timeout": 2}})
     monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    monkeypatch.setattr(_link, "_processes", lambda name: [])
+    link.hasten(wanted, 5)
+    assert told == written
+    link.abort()
+    told.clear()
+    link.hasten(wanted, 5)
+    assert told == []  # it breaks in a moment, and what waits for it must not wait for longer than that
+    link._aborted -= 60
     link.hasten(wanted, 5)
     assert told == written
 
 
-@pytest.mark.parametrize("state, local, remote, held", [
-    ("attached", 0, 1, 2.0), ("attached", 1, 1, 0.0), ("attached", 0, 0, 0.0), ("out", 0, 0, 2.0), ("out", 1, 0, 0.0), ("faulty", 0, 0, 2.0)])
-def test_an_application_waits_for_the_remote_leg_also_while_md_takes_it_in(monkeypatch, state, local, remote, held):
+def test_a_session_that_breaks_while_it_is_told_takes_nothing(monkeypatch):
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "local_port": 1, "port": 2, "live": {
+        "replacement_timeout": 5, "noop_out_interval": 2, "noop_out_timeout": 2}})
+    monkeypatch.setattr(_link, "_processes", lambda name: [])
+
+    def refuse(path, text):
+        raise Problem(f"cannot write to {path}: Device or resource busy")
+    monkeypatch.setattr(_link, "write_text", refuse)
+    link.hasten(True, 5)
+    link.abort()
+
+
+def test_since_when_a_session_is_broken(monkeypatch, tmp_path):
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    file = tmp_path / "state"
+    monkeypatch.setattr(_link.node, "state_attribute", lambda number: str(file))
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "FAILED", "live": {}})
+    assert link.broken(1.0) == 0.0
+    link.look_up(False, 5)
+    found = []
+    for now, state in ((2.0, "LOGGED_IN"), (3.0, "FAILED"), (4.5, "FAILED"), (5.0, "LOGGED_IN"), (6.0, "FREE"), (7.0, "FREE")):
+        file.write_text(state + "\n")
+        found.append(link.broken(now))
+    assert found == [0.0, 0.0, 1.5, 0.0, 0.0, 1.0]
+    file.unlink()
+    assert link.broken(8.0) == 0.0  # logged out: the disk is gone, too
+
+
+@pytest.mark.parametrize("state, local, remote, going, held", [
+    ("attached", 0, 1, False, 2.0), ("attached", 1, 1, False, 0.0), ("attached", 0, 0, False, 0.0), ("out", 0, 0, True, 2.0), ("out", 1, 0, True, 0.0),
+    ("faulty", 0, 0, True, 2.0), ("out", 0, 0, False, 0.0)])
+def test_an_application_waits_for_the_remote_leg_also_while_md_takes_it_in(monkeypatch, state, local, remote, going, held):
     watch = _guard_device.DeviceWatch(DEVICE)
+    monkeypatch.setattr(watch, "is_unfinished", lambda: going)
     watch.array, watch.local, watch.remote, watch.state = "md127", "loop0", "loop1", state
     monkeypatch.setattr(watch.held, "stuck", lambda name, now: 2.0)
     monkeypatch.setattr(_guard_device, "inflight_writes", lambda name: {"loop0": local, "loop1": remote}[name])
@@ -298,6 +338,48 @@ def test_a_session_that_breaks_fails_what_waits_by_the_deadline(monkeypatch, sta
     monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
     link.hasten(wanted, 5)
     assert told == written
+
+
+@pytest.mark.parametrize("replication, broken, done", [("async", 0.5, ["db", "abort"]), ("async", 0.3, []), ("sync", 4.0, [])])
+def test_nobody_begins_to_wait_for_a_session_that_is_broken(store, monkeypatch, replication, broken, done):
+    watch, said, let_go = store
+    leg = Leg("db")
+    leg.mode, leg.held_up = replication, lambda now: 0.0
+    watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch, "_keep", lambda joined, now: None)
+    monkeypatch.setattr(watch.link, "broken", lambda now: broken)
+    assert watch.tick(100.0)  # which is looked at often
+    assert let_go == done and len(said) == bool(done)
+
+
+def test_a_session_is_left_alone_while_another_store_has_the_only_leg_of_a_device(store, monkeypatch):
+    watch, _said, done = store
+    other = _guard_store.StoreWatch(dict(STORE, name="vault2"), [], lambda level, sentence: None)
+    told = []
+    monkeypatch.setattr(watch.link, "hasten", lambda wanted, deadline: told.append(wanted))
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch, "commit", lambda now: None)
+    monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: 9.0)
+    watch.devices, watch.neighbours, watch.next_try = [Leg("db")], [other], 1000.0
+    watch.devices[0].held_up = lambda now: 9.0
+    other.devices = [Leg("mail", is_last=True)]
+    watch.disk = "sdb"
+    watch.tick(100.0)
+    assert done == ["db"] and not told
+    other.devices = []
+    watch.tick(101.0)
+    assert done[1:] == ["db", "abort", "abort"] and told == [True]
+
+
+@pytest.mark.parametrize("phase, disk, shared", [("adopting", "sdb", True), ("adopting", "sdc", False), ("ready", "sdb", False)])
+def test_a_store_that_is_being_adopted_is_known_by_its_device(store, monkeypatch, phase, disk, shared):
+    watch, _said, _done = store
+    monkeypatch.setattr(_guard_store, "list_records", lambda kind: ["mail"])
+    monkeypatch.setattr(_guard_store, "load_record", lambda kind, name: {"phase": phase, "remote": "/other/mail.img"})
+    monkeypatch.setattr(_guard_store, "mount_of", lambda path: SimpleNamespace(source=f"/dev/{disk}"))
+    monkeypatch.setattr(watch.link, "reaches", lambda name: name == "sdb")
+    assert watch._is_shared() is shared
 
 
 def test_only_while_the_disk_is_silent_a_session_has_less_time_to_come_back(store, monkeypatch):

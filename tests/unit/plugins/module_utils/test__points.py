@@ -253,6 +253,8 @@ def store_fixture(monkeypatch, tmp_path):
     monkeypatch.setattr(_catalogue, "list_records", lambda kind: sorted(volume.records[kind]))
     monkeypatch.setattr(_catalogue, "load_record", lambda kind, name: volume.records[kind][name])
     _catalogue.save(f"{volume.point}/db.img", dict(CATALOGUE, unsafe=[{"first": 6, "last": 9, "why": "a heal", "good": 5}]))
+    (tmp_path / "db.img").touch()
+    (tmp_path / "notes.json").write_text("[]")  # somebody else's, of which nothing is read
     (tmp_path / "generations.json").write_text('{"generation": 1, "generations": []}')
     return volume
 
@@ -288,5 +290,27 @@ def test_a_window_lets_go_of_its_last_good_checkpoint_unless_a_person_had_protec
     _catalogue.save(remote, _catalogue.without_open(_catalogue.load(remote), first + 2))
     monkeypatch.setattr(_cleaner, "list_records", lambda kind: ["db"])
     monkeypatch.setattr(_cleaner, "load_record", lambda kind, name: {"remote": remote})
+    monkeypatch.setattr(store, "release", busy)
+    _cleaner.forget(store.point, 60)
+    assert bool(_catalogue.load(remote)["unsafe"][0]["good"]) is bool(released)  # what cannot be released now is known to the next look
+    monkeypatch.setattr(store, "release", lambda number: store.changed.append(("release", number)))
     _cleaner.forget(store.point, 60)
     assert [number for verb, number in store.changed if verb == "release"] == released
+    assert not any(window["good"] for window in _catalogue.load(remote)["unsafe"])
+
+
+def busy(number):
+    raise Problem(f"cannot release checkpoint {number}: Device or resource busy")
+
+
+def test_a_window_that_is_widened_lets_go_of_what_is_not_before_it_any_more(store, monkeypatch):
+    remote = f"{store.point}/db.img"
+    _catalogue.save(remote, dict(CATALOGUE, unsafe=[]))
+    monkeypatch.setattr(_catalogue, "volume_of", lambda path: store.point)
+    monkeypatch.setattr(_catalogue, "Volume", lambda point: store)
+    _catalogue.open_window(remote, 151, "a rollback")
+    store.all = [one._replace(snapshot=True) if one.number == 150 else one for one in store.all]
+    _catalogue.open_window(remote, 141, "the leg was out")
+    assert store.changed == [("protect", 150), ("release", 150), ("protect", 140)]
+    _catalogue.open_window(remote, 145, "the leg was out")
+    assert store.changed[3:] == [("protect", 140)]
