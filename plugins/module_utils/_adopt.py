@@ -261,6 +261,7 @@ def _finish(want):
     wait_until(is_there, 7 * 86400, f"the local leg of {want['name']}")
     with host_lock():
         _md_act.perform(want, Step("set", "", {"time_base": _md.HELD, "safe_mode_delay": 0}))
+        _md_act.bound(want)
         _md_act.perform(want, Step("flag", "", {}))
         with Volume(_store_of(want)) as volume:
             volume.sync()

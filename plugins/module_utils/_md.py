@@ -25,7 +25,7 @@ from ._blank import find_content, find_use, is_zero
 from ._blockdev import is_block, size_of
 from ._capacity import room_problem
 from ._catalogue import mount_of
-from ._core import Problem, Step, human_size, load_record, read_text
+from ._core import MIB, Problem, Step, human_size, load_record, read_text
 from ._loop import find as find_loop
 from ._loop import keep_order, loops
 from ._md_super import FAULTY, HEADER_SIZE, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
@@ -35,6 +35,8 @@ LIVE = ("clean", "active", "active-idle", "write-pending", "readonly", "read-aut
 # Seconds: the kernel's time base while the guard lets it forget chunks (Gate). Long, so that a chunk stays listed when nobody does, also for as
 # long as a new LUN is filled (_swap); not longer than the kernel can count when it reads it (32 bits, times HZ).
 HELD = 1728000
+BEHIND = 64 * MIB  # bytes that may be behind, a second or two of a LUN
+REQUEST = "../queue/max_sectors_kb"  # beside an array's other attributes: the KiB that a write to it may have
 PHASE_CREATING = "creating"  # in the record of a device whose legs are made an array; "ready" when that is done
 PHASE_ADOPTING = "adopting"  # in the record of a device that lives from its remote leg alone (_adopt)
 UNDER_WAY = (PHASE_CREATING, PHASE_ADOPTING)  # phases in which the guard leaves a device to whoever works on it
@@ -138,7 +140,8 @@ def observe(want):
         state.update(
             size=_number(read_text(f"/sys/block/{array}/size")) * 512, time_base=_number(_attribute(array, "bitmap/time_base")),
             write_behind=_number(_attribute(array, "bitmap/backlog")), bitmap_chunk=_number(_attribute(array, "bitmap/chunksize")),
-            max_backlog_used=_number(_attribute(array, "bitmap/max_backlog_used")), _safe_mode=_attribute(array, "safe_mode_delay"))
+            max_backlog_used=_number(_attribute(array, "bitmap/max_backlog_used")), _safe_mode=_attribute(array, "safe_mode_delay"),
+            _request=_number(_attribute(array, REQUEST)))
         states = (local["state"], remote["state"])
         state["state"] = {"in sync": "attached", "recovering": "recovering"}.get(states[1], "detached") if states[0] == "in sync" else "local failed"
         if state["state"] == "recovering":
@@ -161,6 +164,13 @@ def public(state):
 
 
 # -- plan ------------------------------------------------------------------------------------------------------------------
+
+def request_limit(write_behind):
+    """KiB (int) that a write may have, so that all that may be behind are together no more than BEHIND: whatever has to wait for the remote leg, such as
+    the bitmap and an fsync of a `sync` device, waits behind them. Pure.
+    """
+    return max(4, BEHIND // 1024 // max(1, write_behind) // 4 * 4)
+
 
 def limited(want, ordered):
     """want with a write_behind of 0 where loops do not keep the order of writes (bool)."""
@@ -409,6 +419,9 @@ def _plan_settings(want, state, check_mode):
         # kernels from 6.5 on take the limit only while a write-mostly leg is in
         if want[key] != state[key] and (key != "write_behind" or want["state"] == "attached"):
             steps.append(Step("set", f"set the {words} of {name} to {want[key]} (was {state[key]})", {key: want[key]}))
+    if state.get("_request", 0) > request_limit(want["write_behind"]):
+        steps.append(Step("bound", f"have {name} make writes of at most {request_limit(want['write_behind'])} KiB, so that no more than {human_size(BEHIND)} "
+                                   "are behind"))
     if state.get("_safe_mode") and float(state["_safe_mode"]):
         steps.append(Step("set", f"keep {name} from writing its superblock whenever it is idle", {"safe_mode_delay": 0}))
     local, remote = state["local"], state["remote"]

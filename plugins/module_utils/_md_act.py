@@ -18,7 +18,7 @@ from . import _catalogue
 from ._blank import next_data
 from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
 from ._loop import note_order
-from ._md import CREATION_TIME_BASE, HELD, LIVE, PHASE_CREATING, conf_file, device_of, holder_of, unfinished_rollback
+from ._md import CREATION_TIME_BASE, HELD, LIVE, PHASE_CREATING, REQUEST, conf_file, device_of, holder_of, request_limit, unfinished_rollback
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
 from ._nilfs import Volume
 
@@ -31,7 +31,7 @@ _SETTINGS = {"write_behind": "bitmap/backlog", "time_base": "bitmap/time_base", 
 def perform(want, step):
     """Carry out one step; raises Problem."""
     {"create": _create, "assemble": _assemble, "attach": _attach, "detach": _detach, "grow": _grow, "set": _set, "flag": _flag,
-     "remember": _remember, "stop": _stop, "forget": _forget}[step.verb](want, step.args)
+     "bound": bound, "remember": _remember, "stop": _stop, "forget": _forget}[step.verb](want, step.args)
 
 
 def _array(want):
@@ -108,6 +108,7 @@ def _create(want, _args):
     start_ordered(want)
     wait_until(lambda: not read_super(local).bitmap.dirty, 60, f"the bitmap of {want['name']} to become clean")
     _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0})
+    bound(want)
     _catalogue.begin(want["remote"])
     _remember(want)
 
@@ -130,6 +131,7 @@ def _assemble(want, args):
     array = _array(want)
     wait_until(lambda: read_text(_md(array, "array_state")) in LIVE, 10, f"{array} to run")
     _set(want, {"safe_mode_delay": 0})
+    bound(want)
     if args["both"]:
         start_ordered(want)
     settle(want, array)
@@ -297,6 +299,14 @@ def _set(want, values):
     array = _array(want)
     for key, value in values.items():
         write_text(_md(array, _SETTINGS[key]), str(value))
+
+
+def bound(want, _args=None):
+    """Have the array make no larger writes than what keeps all that may be behind below the limit, see request_limit()."""
+    path = _md(_array(want), REQUEST)
+    limit = request_limit(int(read_text(_md(_array(want), _SETTINGS["write_behind"])) or 0))
+    if int(read_text(path) or 0) > limit:
+        write_text(path, str(limit))
 
 
 def _flag(want, _args=None):

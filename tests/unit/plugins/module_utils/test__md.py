@@ -84,6 +84,12 @@ def test_a_local_leg_that_lacks_writes_is_never_the_source(local, remote, why):
 
 # -- plan ------------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("write_behind, kib", [(1024, 64), (1, 65536), (16383, 4), (256, 256), (1000, 64), (0, 65536)])
+def test_what_may_be_behind_is_bounded_in_bytes(write_behind, kib):
+    assert _md.request_limit(write_behind) == kib
+    assert _md.request_limit(write_behind) * 1024 * max(1, write_behind) <= _md.BEHIND
+
+
 class Host:
     """Real sparse files as legs, and the states that observe() would give of them."""
 
@@ -475,3 +481,9 @@ def test_a_mixture_is_refused_until_its_rollback_is_complete(monkeypatch):
     assert _md.unfinished_rollback("mail") == {}
     last.update(done=True)
     _md.refuse_mixture("db")
+
+
+def test_a_write_that_is_too_large_to_be_behind_is_split(host):
+    assert verbs(host.want(), host.live(_request=64)) == []
+    assert verbs(host.want(), host.live(_request=1280)) == ["bound"] == verbs(host.want(write_behind=1), host.live(_request=128000, write_behind=1))
+    assert verbs(host.want(), host.live(_request=1280, write_behind=0, _ordered=False)) == []
