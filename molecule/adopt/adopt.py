@@ -205,18 +205,35 @@ class Adopt(Drive):
     def disk(self):
         """the disk with the local legs is lost, and the host lives"""
         self.write_and_die()
-        self.lab.boot(self.host)
-        self.owner("systemctl stop indestructible-guard; umount /srv/fast /srv/safe; systemctl stop indestructible-devices; rm /var/lib/indestructible/*.img")
-        done = self.on(self.host, "site")
-        if done.returncode == 0 or "its local leg is lost" not in " ".join(done.stdout.split()):
-            raise Wrong(f"site says something else: {done.stdout[-3000:]}")
-        self.adopt(self.host)
+        self.lose_legs()
         row = {}
         self.check(row)
         return row
 
+    def disk_degraded(self):
+        """the disk with the local legs is lost while the remote legs are out"""
+        def cut():
+            self.lab.cut("store1")
+            self.until(lambda: all(device["state"] == "detached" for device in self.state().values()), 30, "the legs to be taken out")
+        self.write_and_die(cut)
+        if "the newest safe point" not in self.lose_legs():
+            raise Wrong("legs that were out were taken as they were")
+        row = {}
+        self.check(row)
+        return row
 
-CASES = ("refused", "destroyed", "interrupted", "healing", "disk")
+    def lose_legs(self):
+        """The owner comes back without its local legs, with the link mended, and adopts its own store; returns what the playbook said."""
+        self.lab.boot(self.host)
+        self.owner("systemctl stop indestructible-guard; umount /srv/fast /srv/safe; systemctl stop indestructible-devices; rm /var/lib/indestructible/*.img")
+        self.lab.mend("store1")
+        done = self.on(self.host, "site")
+        if done.returncode == 0 or "its local leg is lost" not in " ".join(done.stdout.split()):
+            raise Wrong(f"site says something else: {done.stdout[-3000:]}")
+        return self.adopt(self.host)
+
+
+CASES = ("refused", "destroyed", "interrupted", "healing", "disk", "disk_degraded")
 
 
 def main():
