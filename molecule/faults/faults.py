@@ -44,6 +44,17 @@ class Faults(Drive):
         """link cut for 60 s"""
         self.cut(60)
 
+    def cut_quiet(self):
+        """link cut while nothing is written"""
+        self.owner("pkill -f '[l]oad.py'; true")
+        time.sleep(8)  # by when all is committed
+        self.lab.cut("store1")
+        self.until(lambda: self.owner("cat /sys/class/iscsi_session/*/state") != "LOGGED_IN", 15, "the session to break", pause=0.05)
+        self.until(lambda: all(device["state"] == "detached" for device in self.state().values()), 3, "the legs to be out before anything waits", pause=0.1)
+        self.start_load(30)
+        time.sleep(8)
+        self.lab.mend("store1")
+
     def flap(self):
         """link flapping every 3 s for a minute"""
         for _turn in range(10):
@@ -260,7 +271,7 @@ class Faults(Drive):
         for key in NAMES:
             if row.get(f"{key}_stall", 0) > limit:
                 raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {limit}")
-        if PROOF and name in ("cut_5", "cut_60") and row["fast_stall"] >= 1:
+        if PROOF and name in ("cut_5", "cut_60", "cut_quiet") and row["fast_stall"] >= 1:
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
         for key in NAMES:
             heal = row[f"{key}_heal"]
