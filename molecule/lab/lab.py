@@ -22,6 +22,7 @@ import argparse
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 GATEWAY, GATEWAY6 = "10.99.0.1", "fd99::1"
 BOOT_SECONDS = 90
+RING = 3  # seconds
 
 
 class LabError(Exception):
@@ -108,8 +110,7 @@ class Lab:
                      ("address", "add", f"{GATEWAY}/24", "dev", "br0"), ("-6", "address", "add", f"{GATEWAY6}/64", "dev", "br0", "nodad"),
                      ("link", "set", "br0", "up")):
             sh("ip", "-n", self.space, *argv)
-        if until_exit:
-            self._start("keeper", sys.executable, os.path.abspath(__file__), "keep", str(until_exit), env_extra={"LAB_NAME": self.name})
+        self._start("keeper", sys.executable, os.path.abspath(__file__), "keep", *([str(until_exit)] if until_exit else []), env_extra={"LAB_NAME": self.name})
         for release, folder in releases.items():
             port = 8080 if len(releases) == 1 or release == self.release else 8081
             self._start(f"repository-{release}", *self.inside(
@@ -265,18 +266,35 @@ class Lab:
                          "indestructible_owners": group(lambda name: not name.startswith("store"))}}}
 
 
-def keep(lab, pid):
-    """Wait for a process to end, then take the lab down."""
+def keep(lab, pid=None):
+    """Keep the hosts' clocks going until the lab is gone, and take it down when a process has ended."""
+    folder = os.stat(lab.path).st_ino
+    poll = select.poll()
+    if pid:
+        try:
+            poll.register(os.pidfd_open(pid), select.POLLIN)
+        except ProcessLookupError:
+            lab.down()
+            return
+    while os.path.exists(lab.path) and os.stat(lab.path).st_ino == folder:
+        for host in Lab(lab.name).hosts.values():
+            ring(host.get("pid"))
+        if poll.poll(RING * 1000):
+            lab.down()
+
+
+def ring(pid):
+    """Give a host the signal of its timer, which it takes for an early one. User-Mode Linux loses its timer now and then: nothing wakes up in it any
+    more, although it answers pings, and this starts it again.
+    """
     try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        handle = None
-    if handle is not None:
-        import select
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.poll()
-    lab.down()
+        with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+            status = dict(line.split(":", 1) for line in file)
+        # before it waits for the signal, at its start, that would end it
+        if status["Name"].strip() == "linux" and int(status["SigCgt"], 16) >> (signal.SIGALRM - 1) & 1:
+            os.kill(pid, signal.SIGALRM)
+    except (OSError, KeyError):
+        pass  # it is off
 
 
 def main():
@@ -297,7 +315,7 @@ def main():
     ssh = verbs.add_parser("ssh")
     ssh.add_argument("host")
     ssh.add_argument("command", nargs=argparse.REMAINDER)
-    verbs.add_parser("keep").add_argument("pid", type=int)
+    verbs.add_parser("keep").add_argument("pid", type=int, nargs="?")
     args = parser.parse_args()
     lab = Lab()
     if args.verb == "up":
