@@ -277,7 +277,7 @@ class Swap(Drive):
         told = self.owner("systemctl is-active indestructible-cleaner-vault1; pgrep -a nilfs_cleanerd").splitlines()
         if new == left or len(told) != 2 or told[0] != "active" or new not in told[1]:
             raise Wrong(f"the volume was {left} and is {new}, and of cleaners is told: {told}")
-        for more, words in ((kept, "changed=0"), ({}, "changed="), ({}, "changed=0")):
+        for more, words in ((kept, "changed="), (kept, "changed=0"), ({}, "changed="), ({}, "changed=0")):
             done = self.site(**more)
             if done.returncode or not all(words in line for line in done.stdout.splitlines() if line.startswith(self.host)):
                 raise Wrong(f"site with {more or 'no retention'} fails, or changes something: {done.stdout[-4000:]}")
