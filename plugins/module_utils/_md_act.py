@@ -299,6 +299,8 @@ def _set(want, values):
     array = _array(want)
     for key, value in values.items():
         write_text(_md(array, _SETTINGS[key]), str(value))
+    if values.get("write_behind"):
+        bound(want)
 
 
 def bound(want, _args=None):

@@ -133,11 +133,15 @@ def observe(want):
     return state
 
 
-def _observe_volume(want, state, device, mounts):
+def _observe_owner(state, device):
     try:
         state["owner"], state["_marked"], state["_held"] = _owner.look(device)
     except Problem as problem:
         state["_owner_problem"] = str(problem)
+
+
+def _observe_volume(want, state, device, mounts):
+    _observe_owner(state, device)
     found = read_super(device)
     record = state["_record"]
     state["_half_done"] = record.get("phase") == "formatting" and record.get("device_id") == known_as(device)
@@ -147,6 +151,8 @@ def _observe_volume(want, state, device, mounts):
         state["_use"] = find_use(device)
         if want["state"] in ("mounted", "present"):
             state["_content"] = f"a nilfs2 file system labelled {found.label!r}" if found else _owner.find_content(device)
+            if state["_content"] and not state["owner"]:
+                _observe_owner(state, device)  # it was blank a moment ago, to this host, and may be what another one makes right now
         elif found:
             state["_content"] = f"a nilfs2 file system labelled {found.label!r}"
         return

@@ -192,3 +192,17 @@ def test_a_mount_point_of_others_in_fstab_is_refused_before_anything_is_formatte
 def test_what_cannot_be_meant(given, words):
     with pytest.raises(Problem, match=words):
         _nilfs_volume.normalize(given)
+
+
+@pytest.mark.parametrize("content, looks", [("data at byte 4096", 2), (None, 1)])
+def test_what_another_host_makes_of_a_blank_device_in_this_moment_is_known_as_its_own(monkeypatch, content, looks):
+    theirs = {"here": False, "host": "beta"}
+    found = [(None, False, None), (theirs, True, False)]
+    monkeypatch.setattr(_nilfs_volume._owner, "look", lambda device: found.pop(0))
+    monkeypatch.setattr(_nilfs_volume._owner, "find_content", lambda device: content)
+    monkeypatch.setattr(_nilfs_volume, "read_super", lambda device: None)
+    monkeypatch.setattr(_nilfs_volume, "find_use", lambda device: None)
+    monkeypatch.setattr(_nilfs_volume, "known_as", lambda device: "serial")
+    state = {"owner": None, "_record": {}}
+    _nilfs_volume._observe_volume({"label": "indestructible-vault1", "state": "present"}, state, "/dev/sdb", [])
+    assert state["owner"] == (theirs if content else None) and len(found) == 2 - looks
