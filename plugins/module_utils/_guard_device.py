@@ -164,7 +164,10 @@ class DeviceWatch:
     @property
     def is_taken_out(self):
         """Whether a leg that is faulty is so because a run of Ansible or the command takes it out."""
-        return self.state == "faulty" and bool(self.record().get("leaving"))
+        if self.state != "faulty" or self.record().get("leaving"):
+            return self.state == "faulty"
+        self.look_again()  # whoever took it out may have been through with it between the look at the leg and the one at the record
+        return self.state != "faulty"
 
     @property
     def is_idle(self):

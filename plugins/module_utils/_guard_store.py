@@ -145,8 +145,8 @@ class StoreWatch:
         taken = [device for device in broken if device.is_taken_out]
         if len(broken) > len(taken) and not self.busy:  # seen by nobody until now, such as while there was no guard
             self.fail(f"md took the remote leg of {next(device.name for device in broken if device not in taken)} out after an error", now)
-        elif taken and not is_locked():  # whoever began that did not live to end it; the store is well
-            self._let_go(taken)
+        elif any(device.state == "faulty" for device in taken) and not is_locked():  # whoever began that did not live to end it; the store is well
+            self._let_go([device for device in taken if device.state == "faulty"])
         stuck = self.progress.stuck(self.disk, now)
         committing = now - self.began if self.began is not None else 0.0
         # every glance at a device costs; once a second will do while the disk answers

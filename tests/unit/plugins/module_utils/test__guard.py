@@ -109,6 +109,7 @@ def test_a_leg_that_a_run_takes_out_is_no_error(monkeypatch, leaving, state, tak
     monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"leaving": leaving})
     watch = _guard_device.DeviceWatch(DEVICE)
     watch.state = state
+    monkeypatch.setattr(watch, "look_again", lambda: None)
     assert watch.is_taken_out == taken
 
 
@@ -499,3 +500,39 @@ def test_windows():
     ended = _catalogue.without_open(wider, 8)
     assert [_catalogue.is_safe(ended, number) for number in (2, 8, 9)] == [True, False, True]
     assert len(_catalogue.with_window(ended, 20, "later")["unsafe"]) == 2 and none == {"unsafe": []}
+
+
+@pytest.mark.parametrize("leaving, later, taken", [(True, "faulty", True), (None, "faulty", False), (None, "out", True), (None, "attached", True)])
+def test_a_leg_that_was_taken_out_just_now_is_not_one_that_failed(monkeypatch, leaving, later, taken):
+    watch = _guard_device.DeviceWatch(DEVICE)
+    watch.state = "faulty"
+    monkeypatch.setattr(watch, "record", lambda: {"leaving": leaving})
+    monkeypatch.setattr(watch, "look_again", lambda: setattr(watch, "state", later))
+    assert watch.is_taken_out is taken
+
+
+class Leaving(Leg):
+    """One that a run takes out, and is through with when its record is read (later is the state then)."""
+
+    def __init__(self, name, later):
+        super().__init__(name, state="faulty")
+        self.later = later
+
+    @property
+    def is_taken_out(self):
+        self.state = self.later
+        return True
+
+    @is_taken_out.setter
+    def is_taken_out(self, _value):
+        pass
+
+
+def test_a_leg_that_has_gone_meanwhile_is_let_go_by_nobody(store, monkeypatch):
+    watch, said, done = store
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch, "commit", lambda now: None)
+    monkeypatch.setattr(_guard_store, "is_locked", lambda: False)
+    watch.devices, watch.disk, watch.next_try = [Leaving("db", "faulty"), Leaving("mail", "out")], "sdb", 1000.0
+    watch.tick(100.0)
+    assert done == ["db"] and not said
