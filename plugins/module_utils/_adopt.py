@@ -172,7 +172,7 @@ def _loops(want, side, **more):
 
 
 def _know(want):
-    """Note the device, so that whatever happens it is known what was begun; returns the super block of its leg on the store."""
+    """Note the device, so that whatever happens it is known what was begun."""
     header = read_super(want["remote"])
     if load_record("devices", want["name"]).get("uuid") != header.uuid:
         _md_act.update_record(want, unsafe_from=None)  # of another device of that name

@@ -127,6 +127,18 @@ def is_last_claim(volume, number, *keys):
     return not any(claim.get("foreign") for claim in ending) and not ours and _is_protected(volume, number)
 
 
+def let_go(volume, number, *keys):
+    """End the protection of a checkpoint unless something but these claims needs it; returns whether they can be forgotten. To be called before they are:
+    what is protected and known to nobody would stay so for ever.
+    """
+    try:
+        if is_last_claim(volume, number, *keys):
+            volume.release(number)
+    except Problem:
+        return False  # somebody has it mounted
+    return True
+
+
 def _is_protected(volume, number):
     found = volume.checkpoints(number, 1)
     return bool(found) and found[0].number == number and found[0].snapshot
@@ -152,8 +164,7 @@ def open_window(remote, first, why):
             good = [found for found in volume.checkpoints(max(1, first - 8), 16) if found.number < first]
             number = good[-1].number if good else None
             for wider in (window for window in catalogue["unsafe"] if window["last"] is None and window.get("good")):
-                if is_last_claim(volume, wider["good"], ("unsafe", os.path.basename(path_of(remote)), wider["first"])):
-                    volume.release(wider["good"])
+                let_go(volume, wider["good"], ("unsafe", os.path.basename(path_of(remote)), wider["first"]))
             catalogue = with_window(catalogue, first, why, number, bool(number) and is_foreign(volume, number))
             save(remote, catalogue)  # first, so that nothing is protected that nobody knows of
         wanted = next(window.get("good") for window in catalogue["unsafe"] if window["last"] is None)

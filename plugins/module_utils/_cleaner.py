@@ -16,7 +16,7 @@ import os
 import time
 
 from . import _catalogue
-from ._core import STATE_DIR, Problem, human_period, list_records, load_record, read_text, run, save_file, wait_until
+from ._core import STATE_DIR, human_period, list_records, load_record, read_text, run, save_file, wait_until
 from ._nilfs import Volume, cleaners
 from ._points import unbroken
 
@@ -132,24 +132,12 @@ def forget(point, seconds):
                 continue
             old = [window for window in catalogue["unsafe"] if window.get("good") and window["last"] is not None
                    and _is_older(volume, window["last"], time.time() - seconds)]
-            dropped = {number for number in {window["good"] for window in old} if _let_go(volume, number, remote, old)}
+            of = os.path.basename(_catalogue.path_of(remote))
+            dropped = {number for number in {window["good"] for window in old}
+                       if _catalogue.let_go(volume, number, *(("unsafe", of, window["first"]) for window in old if window["good"] == number))}
             less = without_old(catalogue, dropped, first.number)
             if less != catalogue:
                 _catalogue.save(remote, less)
-
-
-def _let_go(volume, number, remote, windows):
-    """End the protection of a checkpoint unless something but these windows of a device needs it; returns whether they need not know it any more.
-
-    Before they forget it: what is protected and known to nobody would stay so for ever.
-    """
-    of = os.path.basename(_catalogue.path_of(remote))
-    try:
-        if _catalogue.is_last_claim(volume, number, *(("unsafe", of, window["first"]) for window in windows if window["good"] == number)):
-            volume.release(number)
-    except Problem:
-        return False  # somebody has it mounted; at the next look
-    return True
 
 
 def _is_older(volume, number, when):

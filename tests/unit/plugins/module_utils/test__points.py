@@ -314,3 +314,7 @@ def test_a_window_that_is_widened_lets_go_of_what_is_not_before_it_any_more(stor
     assert store.changed == [("protect", 150), ("release", 150), ("protect", 140)]
     _catalogue.open_window(remote, 145, "the leg was out")
     assert store.changed[3:] == [("protect", 140)]
+    store.all = [one._replace(snapshot=True) if one.number == 140 else one for one in store.all]
+    monkeypatch.setattr(store, "release", busy)
+    _catalogue.open_window(remote, 131, "the leg was out")  # who has the old one mounted keeps no leg out
+    assert store.changed[4:] == [("protect", 130)]
