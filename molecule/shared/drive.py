@@ -47,7 +47,7 @@ class Drive:
         """Run a playbook of the collection with the scenario's vars.yml, as a user does; returns the finished process, its output in stdout."""
         variables = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "vars.yml")
         argv = ["ansible-playbook", "--inventory", f"{self.lab.path}/inventory.yml", f"indestructible.block.{playbook}",
-                "--extra-vars", f"@{variables}", *words]
+                "--extra-vars", f"@{variables}", "--diff", *words]
         env = dict(os.environ, ANSIBLE_HOST_KEY_CHECKING="0", ANSIBLE_PIPELINING="1", ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0")
         return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env)
 

@@ -25,7 +25,7 @@ from ._blank import find_content, find_use, is_zero
 from ._blockdev import is_block, size_of
 from ._capacity import room_problem
 from ._catalogue import mount_of
-from ._core import MIB, Problem, Step, human_size, load_record, read_text
+from ._core import MIB, Problem, Step, human_size, load_record, read_text, wait_for
 from ._loop import find as find_loop
 from ._loop import keep_order, loops
 from ._md_super import FAULTY, HEADER_SIZE, SPARE, SUPER_AT, count_ranges, merge_ranges, read_super
@@ -142,6 +142,10 @@ def observe(want):
             write_behind=_number(_attribute(array, "bitmap/backlog")), bitmap_chunk=_number(_attribute(array, "bitmap/chunksize")),
             max_backlog_used=_number(_attribute(array, "bitmap/max_backlog_used")), _safe_mode=_attribute(array, "safe_mode_delay"),
             _request=_number(_attribute(array, REQUEST)))
+        if state["time_base"] < HELD and state["replication"]:
+            # the guard may let the bitmap make one pass just now, and holds it again in a moment
+            wait_for(lambda: _number(_attribute(array, "bitmap/time_base")) >= HELD, 2)
+            state["time_base"] = _number(_attribute(array, "bitmap/time_base"))
         states = (local["state"], remote["state"])
         state["state"] = {"in sync": "attached", "recovering": "recovering"}.get(states[1], "detached") if states[0] == "in sync" else "local failed"
         if state["state"] == "recovering":
