@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the indestructible.block authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a run of site without changes takes, for more devices and for more hosts."""
+"""How long a run of site without changes takes, for more devices and for more hosts, and how soon a login that cannot succeed is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import statistics
 import time
 
 from play import Failed
-from table import Table
+from table import Table, number
 
 STORE = "store1"
 NAME = "iqn.2026-11.org.example"
@@ -41,12 +41,14 @@ def variables(owners, rich):
 
 
 class Runs:
-    """The part `site`: runs of site on an owner with one and on one with ten devices, and on one and on several owners."""
+    """The part `site`: runs of site on an owner with one and on one with ten devices, and on one and on several owners; logins that are refused."""
 
     def __init__(self, play, repeat, owners):
         self.play, self.repeat, self.owners = play, repeat, max(2, owners)
         self.inventory = f"{os.path.dirname(play.log_path)}/bench-inventory.yml"
         self.table = Table(f"A run of site without changes, seconds: median of {repeat}, in turn", ["", "first", "second", "ratio", "aim"])
+        self.refused = Table("A login that is refused, seconds of the call of iscsi_session", ["", "seconds", "times a call that changes nothing", "aim"],
+                             f"Median of {repeat}, in turn. A call that changes nothing has no login to make.")
 
     def want(self, rich=None):
         """Let an owner have MANY devices from now on."""
@@ -74,6 +76,37 @@ class Runs:
             notes.append(f"{first:.3g} s and {second:.3g} s")
         self.table.add(words, f"{first:.1f}", f"{second:.1f}", f"{second / first:.2f}", aim)
 
+    def refuse(self):
+        """Logins that cannot succeed, beside a session that is there already."""
+        play, secret = self.play, {"username": "owner1", "password": "secret-of-owner1"}
+        play.module(STORE, "lio_target", name="locked", target=f"{NAME}:locked", lun=0, backing="/var/tmp/locked.img", size="64M",
+                    allow=[{"initiator": f"{NAME}:owner1", "chap": secret}])
+        there = {"portal": "10.99.0.11", "target": f"{NAME}:vault1", "lun": 0}
+        cases = {
+            "the session that is there": (there, None),
+            "a wrong secret": (dict(there, target=f"{NAME}:locked", chap=dict(secret, password="another-secret")), "authentication"),
+            "a target that is not there": (dict(there, target=f"{NAME}:nothing"), "refused the login"),
+            "a LUN that is not there": (dict(there, target=f"{NAME}:locked", chap=secret, lun=7), "has no LUN 7"),
+            "a portal that nobody has": (dict(there, portal="10.99.0.99"), "is unreachable"),
+            "a port that is closed": (dict(there, portal="10.99.0.11:3999"), "is unreachable"),
+        }
+        took = {words: [] for words in cases}
+        with play.step(f"Refused logins, {self.repeat} times in turn") as notes:
+            for _attempt in range(self.repeat):
+                for words, (options, said) in cases.items():
+                    began = time.monotonic()
+                    try:
+                        wrong = f"{words}: it was not refused" if play.module("owner1", "iscsi_session", **options) and said else None
+                    except Failed as problem:
+                        wrong = None if said and said in str(problem) else str(problem)
+                    took[words].append(time.monotonic() - began)
+                    if wrong:
+                        raise Failed(wrong)
+            middle = {words: statistics.median(times) for words, times in took.items()}
+            notes.append(f"{number(max(middle.values()))} s at most")
+        for words, seconds in middle.items():
+            self.refused.add(words, f"{seconds:.1f}", number(seconds / middle["the session that is there"]), "at most 20 s" if cases[words][1] else "")
+
     def run(self):
         """Everything, in the order that needs the fewest hosts and devices made; returns tables."""
         play, owners = self.play, [f"owner{number}" for number in range(1, self.owners + 1)]
@@ -84,10 +117,11 @@ class Runs:
         with play.step(f"Run site: one device on each of {self.owners} owners, a LUN each"):
             play.playbook("site")
         self.compare(owners[:1], owners, f"1 owner / {self.owners} owners")
+        self.refuse()
         for name in owners[2:]:
             play.lab.power_off(name)
         self.want(rich=owners[1])
         with play.step("Run site: ten devices on one owner"):
             self.site(owners[1])
         self.compare(owners[:1], owners[1:2], f"{FEW} device / {MANY} devices", "at most 1.5")
-        return [self.table]
+        return [self.table, self.refused]

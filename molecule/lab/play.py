@@ -110,9 +110,9 @@ class Play:
         text = self.ansible("ansible-playbook", f"indestructible.block.{name}", *argv)
         return text, sum(int(number) for number in re.findall(r"\bchanged=(\d+)", text))
 
-    def module(self, host, name):
-        """The result (dict) of a module of the collection without options."""
-        text = self.ansible("ansible", host, "--module-name", f"indestructible.block.{name}")
+    def module(self, host, name, **options):
+        """The result (dict) of a module of the collection; Failed, with what it said, when it fails."""
+        text = self.ansible("ansible", host, "--module-name", f"indestructible.block.{name}", "--args", json.dumps(options))
         return json.loads(text[text.index("=> {") + 3:])
 
     def ssh(self, host, command, stdin=None):
