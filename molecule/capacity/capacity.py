@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
 
-from drive import DEADLINE, LOAD, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+from drive import LOAD, NAMES, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
 GROWTH = 1000 << 11  # sectors by which the LUN grows each time
 RATE = 8  # MiB a second of the steady writer
@@ -74,7 +74,7 @@ class Capacity(Drive):
         for name in NAMES:
             row[f"{name}_stall"], self.acked[name] = noted["files"][name]["longest"], noted["files"][name]["records"]
             row[f"{name}_records"] = self.records(name)
-            if row[f"{name}_stall"] > DEADLINE + 2:
+            if row[f"{name}_stall"] > STALL:
                 raise Wrong(f"{name}: the application waited for {row[f'{name}_stall']} s")
 
     def mark(self):

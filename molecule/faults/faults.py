@@ -19,10 +19,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
 
-from drive import DEADLINE, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+from drive import NAMES, PROOF, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
 # On a machine that does other things as well a second is soon over, so the tight limits are for the long proof alone.
-PROOF = os.environ.get("LAB_STEP") == "1"
 CHUNK = 8 << 20  # bytes, of the bitmap
 
 
@@ -267,10 +266,9 @@ class Faults(Drive):
                     raise Wrong(f"{key}: checkpoint {during} of the heal was not refused: {done.stdout}{done.stderr}")
 
     def judge(self, name, row):
-        limit = DEADLINE + 2
         for key in NAMES:
-            if row.get(f"{key}_stall", 0) > limit:
-                raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {limit}")
+            if row.get(f"{key}_stall", 0) > STALL:
+                raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {STALL}")
         if PROOF and name in ("cut_5", "cut_60", "cut_quiet") and row["fast_stall"] >= 1:
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
         for key in NAMES:

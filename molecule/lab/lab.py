@@ -31,7 +31,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GATEWAY, GATEWAY6 = "10.99.0.1", "fd99::1"
-BOOT_SECONDS = 90
+BOOT_SECONDS = 240
 RING = 3  # seconds
 
 

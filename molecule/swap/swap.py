@@ -20,7 +20,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
 
-from drive import DEADLINE, LOAD, NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+from drive import DEADLINE, LOAD, NAMES, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
 DISKS = {0: "ubdb", 1: "ubdc", 2: "ubdd", 3: "ubde"}
 POINT = "/var/lib/indestructible/stores/vault1"
@@ -178,7 +178,7 @@ class Swap(Drive):
         self.place = lun
         self.check()
         self.held_across(held, found)
-        if row["fast_stall"] > DEADLINE + 2:
+        if row["fast_stall"] > STALL:
             raise Wrong(f"the application waited for {row['fast_stall']} s")
         if row["written"] > 1.3 * row["data"] + (64 << 20) + own * row["seconds"]:
             raise Wrong(f"{row['written']} bytes were written to the new LUN for {row['data']} of data: {row}, {noted}")

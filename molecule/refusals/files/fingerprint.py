@@ -24,7 +24,8 @@ def main():
     for root in ("/var/lib/indestructible", "/etc/iscsi", "/etc/mdadm", "/mnt"):
         for folder, folders, files in os.walk(root):
             # open-iscsi makes its empty folders with the first record; the files of a store are its own
-            folders[:] = sorted(name for name in folders if not os.path.ismount(os.path.join(folder, name)))
+            # and what the guard notes of how full it is, too
+            folders[:] = sorted(name for name in folders if name != "capacity" and not os.path.ismount(os.path.join(folder, name)))
             for name in files + ([] if root == "/etc/iscsi" else folders):
                 about = os.lstat(os.path.join(folder, name))
                 print(os.path.join(folder, name), oct(about.st_mode), about.st_size if name in files else "")

@@ -1,11 +1,13 @@
 """Compare the payloads of two leg files byte by byte, or say where they differ.  compare.py LOCAL REMOTE
 
-What is a hole in both is not read.
+What is a hole in both is not read. What an `async` device has acknowledged may be on its way to a leg yet, so it waits until the loops over them rest.
 """
 import fcntl
+import glob
 import os
 import struct
 import sys
+import time
 
 HEADER, BLOCK = 4 << 20, 4 << 20
 FIEMAP, SYNC, LAST, ROOM = 0xC020660B, 1, 1, 512
@@ -29,7 +31,25 @@ def blocks_of(handle, size):
     return found
 
 
+def text(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def wait_for_rest(paths):
+    """Wait until the loops over some files have nothing under way, for a while."""
+    loops = [os.path.dirname(os.path.dirname(path)) for path in glob.glob("/sys/block/loop*/loop/backing_file") if text(path) in paths]
+    quiet, end = 0, time.monotonic() + 60
+    while quiet < 5 and time.monotonic() < end:
+        quiet = 0 if any(text(f"{loop}/inflight").split() not in ([], ["0", "0"]) for loop in loops) else quiet + 1
+        time.sleep(0.1)
+
+
 def main():
+    wait_for_rest([os.path.realpath(path) for path in sys.argv[1:3]])
     local, remote = (os.open(path, os.O_RDONLY) for path in sys.argv[1:3])
     size = os.fstat(local).st_size
     if size != os.fstat(remote).st_size:

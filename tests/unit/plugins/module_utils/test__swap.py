@@ -162,9 +162,9 @@ def test_a_store_on_a_device_needs_the_whole_place():
 class Umount:
     """An umount that is busy, hangs, or works, and what is done about it."""
 
-    def __init__(self, monkeypatch, *answers):
+    def __init__(self, monkeypatch, *answers, patience=30):
         self.answers, self.mounted, self.acts = list(answers), True, []
-        monkeypatch.setattr(_swap, "_BUSY", 0.05)
+        monkeypatch.setattr(_swap, "_BUSY", patience)
         monkeypatch.setattr(_generations, "loops_on", lambda point: [])
         monkeypatch.setattr(_cleaner, "stop", lambda record: None)
         monkeypatch.setattr(_cleaner, "resume", lambda record: self.acts.append("resume"))
@@ -190,7 +190,7 @@ def test_a_busy_volume_is_waited_for_and_only_one_that_hangs_is_cut_off(monkeypa
     hung = Umount(monkeypatch, "busy", "hangs")
     _swap._leave(STORE)
     assert hung.acts == ["abort", "--lazy"]
-    busy = Umount(monkeypatch, "busy")
+    busy = Umount(monkeypatch, "busy", patience=0.05)
     with pytest.raises(Problem, match="it is used by sh"):
         _swap._leave(STORE)
     assert busy.acts == ["resume"]
