@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -112,6 +113,8 @@ class Guard:
         try:
             self.config = _host_config.load()
             self._once("the configuration")
+            with contextlib.suppress(Problem):  # a run of Ansible goes first; at the next change
+                _host_config.settle_moves()
         except Problem as problem:
             self._once("the configuration", str(problem))
             return

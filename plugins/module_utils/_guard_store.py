@@ -218,6 +218,8 @@ class StoreWatch:
     def _end_heal(self, device):
         try:
             with host_lock(5):
+                if not _md_act.is_healed(device.want):  # whoever held the lock may have begun something else with it
+                    return
                 note = _md_act.finish_attach(device.want)
             device.healing = False
             self.joined = time.monotonic()
@@ -334,6 +336,7 @@ class StoreWatch:
                 return
             self.link.ensure()
             with host_lock(5):
+                devices, problems = self._wanting()  # whoever held the lock may have taken a leg out by wish
                 if not self._is_wanted(devices):
                     self.next_try = now + _IDLE
                     return

@@ -15,7 +15,7 @@ import json
 import os
 from collections import namedtuple
 
-from ._core import RUN_DIR, STATE_DIR, Problem, load_record, read_text, save_file
+from ._core import RUN_DIR, STATE_DIR, Problem, host_lock, load_record, read_text, save_file, save_record
 from ._md import HELD
 
 PATH = "/etc/indestructible.json"
@@ -45,18 +45,45 @@ def load():
         raise Problem(f"{PATH} does not exist; run the playbook indestructible.block.site for this host")
     try:
         found = json.loads(text)
-        # after a swap, until the variables say so too
-        stores = {store["name"]: dict(store, **_place_of(store["name"])) for store in found["stores"]}
+        stores = {store["name"]: dict(store, **_moved(store)) for store in found["stores"]}
         return Config(stores, {device["name"]: device for device in found["devices"]}, seen)
     except (ValueError, KeyError, TypeError) as error:
         raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
 
 
-def _place_of(name):
+def _moved(store):
+    """Where a store (a dict as in the file) is while the file names the place that a swap took it away from: part of its dict, else an empty one."""
     try:
-        return load_record("stores", name).get("place") or {}
+        record = load_record("stores", store["name"])
     except Problem:
         return {}  # whoever acts on that store is told; the others go on
+    return record["place"] if record.get("left") and _names(store, record["left"]) else {}
+
+
+def _names(store, place):
+    return all(store.get(key) == value for key, value in place.items())
+
+
+def _in_file():
+    """The stores (dict of dicts by name) as the file has them, whether they were moved since or not."""
+    return {store["name"]: store for store in json.loads(read_text(PATH) or "{}").get("stores", [])}
+
+
+def named_place(name, keys):
+    """What the file says of where a store is: dict of these keys."""
+    found = _in_file().get(name, {})
+    return {key: found.get(key) for key in keys}
+
+
+def settle_moves():
+    """Forget where stores were moved away from, once the file names where they are: the old place may be given to something else one day."""
+    for name, store in _in_file().items():
+        left = load_record("stores", name).get("left")
+        if left and not _names(store, left):
+            with host_lock(1):
+                record = load_record("stores", name)
+                if record.get("left") == left:
+                    save_record("stores", name, {key: value for key, value in record.items() if key not in ("left", "place")})
 
 
 def mirror_of(device, state="attached", wait=0):

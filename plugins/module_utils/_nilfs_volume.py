@@ -61,8 +61,7 @@ def normalize(given, check_mode=False):
     record = name or re.sub(r"[^A-Za-z0-9._-]", "_", label)
     device = given.get("device") or (_claimed_device(record) if state == "absent" else None)
     return {"device": device, "name": name, "label": label, "mount": point, "state": state, "block_size": block_size,
-            "reserved": reserved, "keep": keep, "record": record, "adopt": bool(given.get("adopt")), "configured": bool(given.get("configured")),
-            "check_mode": check_mode}
+            "reserved": reserved, "keep": keep, "record": record, "adopt": bool(given.get("adopt")), "check_mode": check_mode}
 
 
 def is_used(record):
@@ -207,8 +206,6 @@ def plan(want, state):
         where = f", which is generation {number}, on {_generations.place_text(place)}: write that place in the variables" if place else ""
         raise Problem(f"{device} holds the volume {state['uuid']}, and the store {name} is the volume {known}{where}; nothing was done")
     steps = _plan_owner(want, state)
-    if state["uuid"] and place and want["configured"]:
-        steps.append(Step("place", f"noted that the variables name the place of {name}"))
     if state["uuid"] is None:
         _check_free(want, state)
         return _plan_new(want, state, steps)
@@ -384,8 +381,6 @@ def perform(want, step):
     elif step.verb == "unmount":
         take_down(want["record"], step.args["point"])
         _remember_out(want)
-    elif step.verb == "place":
-        _remember(want, {"place": None})
 
 
 def take_down(record, point):

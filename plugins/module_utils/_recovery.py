@@ -109,6 +109,8 @@ def observe(want):
     there = os.path.exists(node)
     mounts = mounts_of(node) if there else []
     used, problem = _overlay_use(name) if there and record.get("mode") == "overlay" else (None, None)
+    if problem and not os.path.exists(node):  # it is being released
+        there, problem = False, None
     layers = [bool(record.get("checkpoint")), bool(view), bool(image), there]
     if record.get("mode") == "overlay":
         layers += [bool(cow), os.path.exists(f"/dev/mapper/{_dm_overlay(name)}")]

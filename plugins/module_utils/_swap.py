@@ -24,7 +24,7 @@ from . import _capacity, _catalogue, _cleaner, _generations, _loopfile, _md, _md
 from ._blockdev import is_block, known_as, size_of
 from ._core import (RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
                     save_record, wait_for, wait_until)
-from ._host_config import is_ours, mirror_of
+from ._host_config import is_ours, mirror_of, named_place
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._md_super import HEADER_SIZE
@@ -85,7 +85,7 @@ def observe(want):
     """dict(store, generation, place, generations, under_way, and what plan() needs under _)."""
     record, begun = load_record("stores", want["store"]), load_record("stores", f"{want['store']}.next")
     return {"store": want["store"], "generation": record.get("generation", 1), "uuid": record.get("uuid"),
-            "place": record.get("place") or _generations.place_of(want["config"]),
+            "place": _generations.place_of(want["config"]),
             "generations": _generations.retired(want["store"]), "under_way": begun.get("place") if begun else None, "_record": record, "_begun": begun}
 
 
@@ -249,8 +249,8 @@ def _switch(want, args, _tell):
         _leave(want["config"])
         unmount(new["mount"])
         # the moment: from here on the store is on the new LUN
-        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], generation=old["number"] + 1, began=old["ended"],
-                                          generations=[old] + record.get("generations", [])))
+        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], left=named_place(store, _generations.PLACE_KEYS),
+                                          generation=old["number"] + 1, began=old["ended"], generations=[old] + record.get("generations", [])))
         for known in _known(want).values():
             # a number of the old volume, which old has; where an interruption leaves it, it can but widen the window that is open
             if known.get("unsafe_from"):
@@ -372,7 +372,7 @@ def finish(store):
 def _bring(device):
     """Bring a new leg in, unless the guard was quicker; what it lacks is copied then."""
     with host_lock():
-        files = _loopfile.normalize([{"path": device["remote"], "write_cache": "keep" if device["replication"] == "async" else "write back"}])
+        files = _loopfile.normalize([{"path": device["remote"], "write_cache": "keep"}])
         converge(files, _loopfile.observe, _loopfile.plan, _loopfile.perform, _loopfile.predict)
         want = mirror_of(device)
         state = _md.observe(want)

@@ -29,7 +29,7 @@ def read_whole():
     """dict(devices, stores, recoveries): lists of state dicts by name. A part that cannot be read has the reason under `problem`."""
     guarded = _guarded()
     return {"devices": [_device(name, guarded) for name in list_records("devices")], "stores": [_store(name, guarded) for name in list_records("stores")],
-            "recoveries": [_recovery.public(_recovery.observe({"name": name})) for name in list_records(_recovery.KIND)]}
+            "recoveries": [found for found in map(_opened, list_records(_recovery.KIND)) if found]}
 
 
 def _guarded():
@@ -39,6 +39,15 @@ def _guarded():
         return told["stores"] if time.time() - told["time"] < _FRESH else {}
     except (KeyError, TypeError, ValueError):
         return {}
+
+
+def _opened(name):
+    """The state of a recovery; None for one that was released while it was looked at."""
+    try:
+        state = _recovery.observe({"name": name})
+    except Problem:
+        state = _recovery.observe({"name": name})  # a part of it went just then
+    return _recovery.public(state) if state["state"] != "absent" or load_record(_recovery.KIND, name) else None
 
 
 def _device(name, guarded):

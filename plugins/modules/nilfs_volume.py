@@ -269,7 +269,7 @@ def main():
         supports_check_mode=True,
     )
     try:
-        want = normalize(dict(module.params, configured=True), module.check_mode)
+        want = normalize(module.params, module.check_mode)
         result = converge_alone([want], observe, plan, perform, predict, module.check_mode)
     except Problem as problem:
         module.fail_json(msg=str(problem), actions=getattr(problem, "done", []))
