@@ -81,14 +81,14 @@ class Runs:
         play, secret = self.play, {"username": "owner1", "password": "secret-of-owner1"}
         play.module(STORE, "lio_target", name="locked", target=f"{NAME}:locked", lun=0, backing="/var/tmp/locked.img", size="64M",
                     allow=[{"initiator": f"{NAME}:owner1", "chap": secret}])
-        there = {"portal": "10.99.0.11", "target": f"{NAME}:vault1", "lun": 0}
+        there = {"portal": "10.99.0.11", "target": f"{NAME}:vault1", "lun": 0, "startup": "manual"}
         cases = {
             "the session that is there": (there, None),
             "a wrong secret": (dict(there, target=f"{NAME}:locked", chap=dict(secret, password="another-secret")), "authentication"),
             "a target that is not there": (dict(there, target=f"{NAME}:nothing"), "refused the login"),
             "a LUN that is not there": (dict(there, target=f"{NAME}:locked", chap=secret, lun=7), "has no LUN 7"),
-            "a portal that nobody has": (dict(there, portal="10.99.0.99"), "is unreachable"),
-            "a port that is closed": (dict(there, portal="10.99.0.11:3999"), "is unreachable"),
+            "a portal that nobody has": (dict(there, target=f"{NAME}:nothing", portal="10.99.0.99"), "is unreachable"),
+            "a port that is closed": (dict(there, target=f"{NAME}:nothing", portal="10.99.0.11:3999"), "is unreachable"),
         }
         took = {words: [] for words in cases}
         with play.step(f"Refused logins, {self.repeat} times in turn") as notes:

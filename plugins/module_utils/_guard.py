@@ -67,6 +67,7 @@ class Guard:
         self.stores, self.config, self.started = [], None, False
         self._stop = threading.Event()
         self._looked = self._published = self._measured = 0.0
+        self._unsettled = False  # whether the moves of stores have to be looked at
         self._ordered = self._starter = None
         self._told = {}  # what was said last of what is wrong with something, a sentence
         self._program = _program()
@@ -111,10 +112,8 @@ class Guard:
 
     def _load(self):
         try:
-            self.config = _host_config.load()
+            self.config, self._unsettled = _host_config.load(), True
             self._once("the configuration")
-            with contextlib.suppress(Problem):  # a run of Ansible goes first; at the next change
-                _host_config.settle_moves()
         except Problem as problem:
             self._once("the configuration", str(problem))
             return
@@ -151,6 +150,10 @@ class Guard:
     def _look(self, now):
         """What costs more than a glance: find arrays and loops, and put every leg into its mode."""
         self._looked, self._ordered = now, note_order()
+        if self._unsettled:
+            with contextlib.suppress(Problem, OSError):  # a run of Ansible goes first; at the next look
+                _host_config.settle_moves()
+                self._unsettled = False
         known = loops()
         for store in self.stores:
             store.disk = store.link.disk()

@@ -66,21 +66,29 @@ def _names(store, place):
 
 def _in_file():
     """The stores (dict of dicts by name) as the file has them, whether they were moved since or not."""
-    return {store["name"]: store for store in json.loads(read_text(PATH) or "{}").get("stores", [])}
+    try:
+        return {store["name"]: store for store in json.loads(read_text(PATH) or "{}").get("stores", [])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
 
 
 def named_place(name, keys):
-    """What the file says of where a store is: dict of these keys."""
-    found = _in_file().get(name, {})
+    """What the file says of where a store is: dict of these keys; raises Problem when it says nothing."""
+    found = _in_file().get(name)
+    if not found:
+        raise Problem(f"{PATH} names no store {name} any more")
     return {key: found.get(key) for key in keys}
 
 
 def settle_moves():
-    """Forget where stores were moved away from, once the file names where they are: the old place may be given to something else one day."""
+    """Forget where stores were moved away from, once the file names where they are: the old place may be given to something else one day.
+
+    Does not wait for the lock of the host; raises Problem or OSError when it has to be called again.
+    """
     for name, store in _in_file().items():
         left = load_record("stores", name).get("left")
-        if left and not _names(store, left):
-            with host_lock(1):
+        if left and not _names(store, left) and not load_record("stores", f"{name}.next"):
+            with host_lock(0):
                 record = load_record("stores", name)
                 if record.get("left") == left:
                     save_record("stores", name, {key: value for key, value in record.items() if key not in ("left", "place")})

@@ -144,7 +144,7 @@ def observe(want):
             _request=_number(_attribute(array, REQUEST)))
         if state["time_base"] < HELD and state["replication"]:
             # the guard may let the bitmap make one pass just now, and holds it again in a moment
-            wait_for(lambda: _number(_attribute(array, "bitmap/time_base")) >= HELD, 2)
+            wait_for(lambda: _number(_attribute(array, "bitmap/time_base")) >= HELD, 0.5)
             state["time_base"] = _number(_attribute(array, "bitmap/time_base"))
         states = (local["state"], remote["state"])
         state["state"] = {"in sync": "attached", "recovering": "recovering"}.get(states[1], "detached") if states[0] == "in sync" else "local failed"

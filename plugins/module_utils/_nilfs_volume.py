@@ -350,6 +350,7 @@ def perform(want, step):
     elif step.verb == "release":
         _owner.release(device)
         _remember(want, {"claimed": None})
+        _forget_move(want)
     elif step.verb == "format":
         _format(want)
     elif step.verb == "mount":
@@ -407,6 +408,12 @@ def _remember(want, more):
     save_record("stores", want["record"], record)
 
 
+def _forget_move(want):
+    """The volume that a swap moved the store to is not the store's any more, so that it is where the variables say."""
+    if load_record("stores", want["record"]).get("left"):
+        _remember(want, {"left": None, "place": None})
+
+
 def _remember_out(want):
     """Note that the guard is not to mount it again; the next run that mounts it takes that back."""
     if load_record("stores", want["record"]):
@@ -434,6 +441,7 @@ def _format(want):
         text = read_fstab()
         if fstab_without(text, f"UUID={old}", want["mount"]) != text:
             write_fstab(fstab_without(text, f"UUID={old}", want["mount"]))
+    _forget_move(want)
     _remember(want, {"phase": "formatting", "device_id": identity, "label": want["label"]})
     run(["mkfs.nilfs2", "-q", "-K", "-f", "-b", str(want["block_size"]), "-B", str(BLOCKS_PER_SEGMENT), "-m", str(want["reserved"]),
          "-L", want["label"], device], timeout=600)

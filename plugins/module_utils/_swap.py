@@ -85,7 +85,7 @@ def observe(want):
     """dict(store, generation, place, generations, under_way, and what plan() needs under _)."""
     record, begun = load_record("stores", want["store"]), load_record("stores", f"{want['store']}.next")
     return {"store": want["store"], "generation": record.get("generation", 1), "uuid": record.get("uuid"),
-            "place": _generations.place_of(want["config"]),
+            "place": record.get("place") or _generations.place_of(want["config"]),
             "generations": _generations.retired(want["store"]), "under_way": begun.get("place") if begun else None, "_record": record, "_begun": begun}
 
 
@@ -227,6 +227,7 @@ def _switch(want, args, _tell):
     store, new, device = want["store"], _next(want, args["device"]), args["device"]
     with host_lock():
         record, fresh, identity = load_record("stores", store), load_record("stores", new["record"]), known_as(device)
+        left = named_place(store, _generations.PLACE_KEYS)
         for one in want["devices"]:
             _check_held(want, one)
         _check_legs(want, new)
@@ -249,7 +250,7 @@ def _switch(want, args, _tell):
         _leave(want["config"])
         unmount(new["mount"])
         # the moment: from here on the store is on the new LUN
-        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], left=named_place(store, _generations.PLACE_KEYS),
+        save_record("stores", store, dict(record, uuid=fresh["uuid"], claimed=identity, place=want["place"], left=left,
                                           generation=old["number"] + 1, began=old["ended"], generations=[old] + record.get("generations", [])))
         for known in _known(want).values():
             # a number of the old volume, which old has; where an interruption leaves it, it can but widen the window that is open
@@ -353,7 +354,7 @@ def finish(store):
         write_fstab(text)
     device = _generations.find_disk(record["uuid"])
     if not device:
-        raise Problem(f"the new volume of {store['name']} ({record['uuid']}) is not there; bring its LUN back ({_generations.place_text(record['place'])})")
+        raise Problem(f"the new volume of {store['name']} ({record['uuid']}) is not there; bring its LUN back ({_generations.place_text(_generations.place_of(store))})")
     if mount_at(before):
         unmount(before)
     for known, recovery in [(known, load_record(_recovery.KIND, known)) for known in list_records(_recovery.KIND)]:

@@ -23,7 +23,7 @@ def host_fixture(monkeypatch, tmp_path):
     monkeypatch.setattr(_host_config, "PATH", str(path))
     monkeypatch.setattr(_host_config, "STATE_DIR", str(tmp_path))
     monkeypatch.setattr(_host_config, "host_lock", lambda seconds: contextlib.nullcontext())
-    monkeypatch.setattr(_host_config, "load_record", lambda kind, name: dict(record))
+    monkeypatch.setattr(_host_config, "load_record", lambda kind, name: dict(record) if name == "vault1" else dict(record.get("begun", {})))
 
     def save(_kind, _name, values):
         record.clear()
@@ -47,6 +47,10 @@ def test_a_moved_store_is_where_it_was_moved_to_until_the_file_says_so(host):
     assert place() == NEW and record["left"] == OLD
     write(NEW)
     assert place() == NEW
+    record["begun"] = {"phase": "completing"}  # while the swap is not through
+    _host_config.settle_moves()
+    assert record["left"] == OLD
+    del record["begun"]
     _host_config.settle_moves()
     assert record == {"uuid": "new"}
     write(OLD)  # somebody put the same LUN there
