@@ -354,7 +354,8 @@ def finish(store):
         write_fstab(text)
     device = _generations.find_disk(record["uuid"])
     if not device:
-        raise Problem(f"the new volume of {store['name']} ({record['uuid']}) is not there; bring its LUN back ({_generations.place_text(_generations.place_of(store))})")
+        place = _generations.place_text(_generations.place_of(store))
+        raise Problem(f"the new volume of {store['name']} ({record['uuid']}) is not there; bring its LUN back ({place})")
     if mount_at(before):
         unmount(before)
     for known, recovery in [(known, load_record(_recovery.KIND, known)) for known in list_records(_recovery.KIND)]:
