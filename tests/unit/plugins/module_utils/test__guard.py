@@ -448,6 +448,48 @@ def test_one_device_whose_record_is_broken_keeps_no_other_out(store, monkeypatch
     assert [device.name for device in devices] == ["db"] and problems == ["bad.json is not readable JSON"]
 
 
+def while_the_lock_is_held(monkeypatch, act):
+    """Have somebody act while the guard waits for the lock of the host."""
+    @contextlib.contextmanager
+    def lock(_seconds):
+        act()
+        yield
+    monkeypatch.setattr(_guard_store, "host_lock", lock)
+
+
+@pytest.mark.parametrize("wish", [True, False])
+def test_a_leg_that_is_taken_out_by_wish_while_the_guard_waits_stays_out(store, monkeypatch, wish):
+    watch, _said, done = store
+    record = {}
+    watch.devices = [Leg("db", state="out")]
+    monkeypatch.setattr(_guard_store, "load_record", lambda kind, name: {"claimed": "lun"} if kind == "stores" else record)
+    monkeypatch.setattr(_guard_store, "mount_at", lambda point: True)
+    monkeypatch.setattr(_guard_store, "is_ours", lambda device: True)
+    monkeypatch.setattr(watch.link, "disk", lambda: "sdb")
+    monkeypatch.setattr(watch, "_with_room", lambda devices: devices)
+    monkeypatch.setattr(watch, "_bring_leg", lambda device: done.append(device.name))
+    while_the_lock_is_held(monkeypatch, lambda: record.update(detached=wish))
+    watch._join(100.0)
+    assert done == ([] if wish else ["store", "db"])
+
+
+@pytest.mark.parametrize("state, ended", [("in sync", True), ("recovering", False), ("gone", False)])
+def test_the_end_of_a_heal_is_noted_only_of_a_leg_that_is_still_in(store, monkeypatch, state, ended):
+    watch, said, done = store
+    leg, seen = Leg("db"), {"state": "in sync"}
+    leg.healing, leg.want = True, {}
+
+    def is_healed(_want):
+        if seen["state"] == "gone":
+            raise Problem("db: the remote leg is gone")
+        return seen["state"] == "in sync"
+    monkeypatch.setattr(_guard_store._md_act, "is_healed", is_healed)
+    monkeypatch.setattr(_guard_store._md_act, "finish_attach", lambda want: done.append("finished"))
+    while_the_lock_is_held(monkeypatch, lambda: seen.update(state=state))
+    watch._end_heal(leg)
+    assert done == (["finished"] if ended else []) and leg.healing is not ended and not said
+
+
 @pytest.mark.parametrize("dirty, even", [("1000", 7.0), ("0", 100.0)])
 def test_dirty_blocks_that_wait_for_the_interval_are_lag(store, monkeypatch, dirty, even):
     watch = store[0]

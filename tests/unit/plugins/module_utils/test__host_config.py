@@ -8,7 +8,7 @@ import contextlib
 import json
 
 import pytest
-from ansible_collections.indestructible.block.plugins.module_utils import _host_config
+from ansible_collections.indestructible.block.plugins.module_utils import _generations, _host_config
 
 OLD, NEW = ({"portal": "10.0.0.1:3260", "target": "iqn.2026-11.org.example:a", "lun": lun, "device": None} for lun in (0, 1))
 
@@ -41,7 +41,7 @@ def test_a_moved_store_is_where_it_was_moved_to_until_the_file_says_so(host):
     record, write = host
     write(OLD)
     assert place() == OLD
-    record.update(uuid="new", place=NEW, left=_host_config.named_place("vault1", OLD))
+    record.update(uuid="new", place=NEW, left=_generations.place_of(_host_config.in_file("vault1")))
     assert place() == NEW
     _host_config.settle_moves()
     assert place() == NEW and record["left"] == OLD
@@ -60,6 +60,8 @@ def test_a_moved_store_is_where_it_was_moved_to_until_the_file_says_so(host):
 def test_a_store_that_was_moved_twice_is_known_by_what_the_file_says(host):
     record, write = host
     write(OLD)
-    record.update(place=dict(NEW, lun=2), left=_host_config.named_place("vault1", OLD))
+    record.update(place=dict(NEW, lun=2), left=_generations.place_of(_host_config.in_file("vault1")))
     assert place()["lun"] == 2
-    assert _host_config.named_place("vault1", OLD) == OLD
+    assert _generations.place_of(_host_config.in_file("vault1")) == OLD
+    write(dict(NEW, lun=5))  # what the file says anew counts, also before the guard has settled it
+    assert place()["lun"] == 5

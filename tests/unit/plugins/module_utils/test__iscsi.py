@@ -186,3 +186,20 @@ def test_secrets_reach_the_record_but_no_sentence():
 def test_what_can_never_be_right(more, words):
     with pytest.raises(Problem, match=words):
         wanted(**more)
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_timeout_that_the_guard_lowers_for_a_moment_is_waited_for(monkeypatch, back):
+    """times: what the session has at each look."""
+    times = [1, 1, 5, 5] if back else [1]
+
+    def session(_want):
+        live = dict(_iscsi.DEFAULT_TIMEOUTS, replacement_timeout=times.pop(0) if len(times) > 1 else times[0])
+        return {"id": 1, "state": "LOGGED_IN", "live": live, "secrets": wanted()["chap"], "initiator_name": None}
+    monkeypatch.setattr(_iscsi, "_HASTENED", 30 if back else 0)
+    monkeypatch.setattr(_iscsi, "find_session", session)
+    monkeypatch.setattr(_iscsi, "_units", lambda session: [])
+    monkeypatch.setattr(node, "find_record", lambda *args: None)
+    monkeypatch.setattr(node, "initiator_name", lambda: None)
+    monkeypatch.setattr(node, "sessions", lambda: [1])
+    assert _iscsi.observe(wanted())["live_timeouts"]["replacement_timeout"] == (5 if back else 1)

@@ -53,3 +53,20 @@ def test_a_loop_is_found_by_its_file_whatever_links_lead_there(place, monkeypatc
     assert [bool(state["_cow"]), bool(state["_image"])] == [backing == "cow", backing != "cow"]
     _recovery._close("db")
     assert (place / "detached").exists()
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_an_overlay_that_is_released_while_it_is_looked_at_is_not_lost(place, monkeypatch, released):
+    record(place)
+    node = place / "node"
+    node.touch()
+
+    def ask(argv, **_more):
+        if released:
+            node.unlink()
+        return types.SimpleNamespace(rc=1, out="", err="")
+    monkeypatch.setattr(_recovery, "node_of", lambda name: str(node))
+    monkeypatch.setattr(_recovery, "mounts_of", lambda path: [])
+    monkeypatch.setattr(_recovery, "run", ask)
+    state = _recovery.observe({"name": "db"})
+    assert (state["problem"], state["path"]) == (None, None) if released else "is lost" in state["problem"] and state["path"] == str(node)
