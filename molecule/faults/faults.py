@@ -21,7 +21,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 
 from drive import NAMES, PROOF, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
-# On a machine that does other things as well a second is soon over, so the tight limits are for the long proof alone.
 CHUNK = 8 << 20  # bytes, of the bitmap
 
 

@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "lab"))
 
 from lab import Lab, LabError  # noqa: E402  pylint: disable=wrong-import-position
 
-PROOF = os.environ.get("LAB_STEP") == "1"  # a machine that does little else
+# On a machine that does other things as well a second is soon over, so the tight limits are for the long proof alone.
+PROOF = os.environ.get("LAB_STEP") == "1"
 DEADLINE = 5  # seconds, commit_deadline of the store
 STALL = (1 if PROOF else 3) * (DEADLINE + 2)  # seconds that an application may wait
 LOAD = "python3 /root/load.py {seconds} /root/load.json /srv/fast/records /srv/safe/records"

@@ -40,13 +40,18 @@ def stamp():
 
 def load():
     """The Config of this host; raises Problem when there is none or it cannot be read."""
-    seen, text = stamp(), read_text(PATH)
+    seen, found = stamp(), _read()
+    return Config({name: dict(store, **_moved(store)) for name, store in found["stores"].items()}, found["devices"], seen)
+
+
+def _read():
+    """What the file says: dict of stores and devices, dicts of dicts by name; raises Problem."""
+    text = read_text(PATH)
     if text is None:
         raise Problem(f"{PATH} does not exist; run the playbook indestructible.block.site for this host")
     try:
         found = json.loads(text)
-        stores = {store["name"]: dict(store, **_moved(store)) for store in found["stores"]}
-        return Config(stores, {device["name"]: device for device in found["devices"]}, seen)
+        return {part: {one["name"]: one for one in found[part]} for part in ("stores", "devices")}
     except (ValueError, KeyError, TypeError) as error:
         raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
 
@@ -64,20 +69,12 @@ def _names(store, place):
     return all(store.get(key) == value for key, value in place.items())
 
 
-def _in_file():
-    """The stores (dict of dicts by name) as the file has them, whether they were moved since or not."""
-    try:
-        return {store["name"]: store for store in json.loads(read_text(PATH) or "{}").get("stores", [])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise Problem(f"{PATH} is not usable ({error}); run the playbook indestructible.block.site for this host") from None
-
-
-def named_place(name, keys):
-    """What the file says of where a store is: dict of these keys; raises Problem when it says nothing."""
-    found = _in_file().get(name)
-    if not found:
+def in_file(name):
+    """A store (dict) as the file has it, whether it was moved since or not; raises Problem when it has none of that name."""
+    stores = _read()["stores"]
+    if name not in stores:
         raise Problem(f"{PATH} names no store {name} any more")
-    return {key: found.get(key) for key in keys}
+    return stores[name]
 
 
 def settle_moves():
@@ -85,7 +82,7 @@ def settle_moves():
 
     Does not wait for the lock of the host; raises Problem or OSError when it has to be called again.
     """
-    for name, store in _in_file().items():
+    for name, store in _read()["stores"].items():
         left = load_record("stores", name).get("left")
         if left and not _names(store, left) and not load_record("stores", f"{name}.next"):
             with host_lock(0):

@@ -24,7 +24,7 @@ from . import _capacity, _catalogue, _cleaner, _generations, _loopfile, _md, _md
 from ._blockdev import is_block, known_as, size_of
 from ._core import (RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
                     save_record, wait_for, wait_until)
-from ._host_config import is_ours, mirror_of, named_place
+from ._host_config import in_file, is_ours, mirror_of
 from ._link import Link
 from ._loop import detach as detach_loop
 from ._md_super import HEADER_SIZE
@@ -227,7 +227,7 @@ def _switch(want, args, _tell):
     store, new, device = want["store"], _next(want, args["device"]), args["device"]
     with host_lock():
         record, fresh, identity = load_record("stores", store), load_record("stores", new["record"]), known_as(device)
-        left = named_place(store, _generations.PLACE_KEYS)
+        left = _generations.place_of(in_file(store))
         for one in want["devices"]:
             _check_held(want, one)
         _check_legs(want, new)
