@@ -112,7 +112,8 @@ class Play:
 
     def module(self, host, name, **options):
         """The result (dict) of a module of the collection; Failed, with what it said, when it fails."""
-        text = self.ansible("ansible", host, "--module-name", f"indestructible.block.{name}", "--args", json.dumps(options))
+        given = ["--args", json.dumps(options)] if options else []  # an empty object would be taken for words
+        text = self.ansible("ansible", host, "--module-name", f"indestructible.block.{name}", *given)
         return json.loads(text[text.index("=> {") + 3:])
 
     def ssh(self, host, command, stdin=None):
