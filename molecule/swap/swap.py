@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A store moves to a blank LUN while its devices are written to, and its old LUNs stay its history.
 
-    swap.py CASE...     "refused", "moved", "away" and "generations" (after moved), "retained", "power", "killed COUNT"; done one after the other on LUNs
-                        that are blanked in between; writes .build/swap-RELEASE.json
+    swap.py CASE...     "refused", "moved", "away" and "generations" (after moved), "retained", "power", "killed COUNT", and "elsewhere" as the last;
+                        done one after the other on LUNs that are blanked in between; writes .build/swap-RELEASE.json
 
 After each move: no acknowledged record is lost, the legs are identical byte for byte, points from before and after it open.
 """
@@ -23,9 +23,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 from drive import DEADLINE, LOAD, NAMES, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
 DISKS = {0: "ubdb", 1: "ubdc", 2: "ubdd", 3: "ubde"}
+ELSEWHERE = "iqn.2026-11.org.example:vault2"  # another target, with one LUN
 POINT = "/var/lib/indestructible/stores/vault1"
 RECORD = "/var/lib/indestructible/records/stores/vault1.json"
-ACL = "/sys/kernel/config/target/iscsi/iqn.2026-11.org.example:vault1/tpgt_1/acls/iqn.2026-11.org.example:owner1"
+TARGET = "/sys/kernel/config/target/iscsi/iqn.2026-11.org.example:vault1/tpgt_1"
+ACL = f"{TARGET}/acls/iqn.2026-11.org.example:owner1"
 DATA = 200 << 20  # bytes of random data on the wide device
 STEPS = (("start", 1.5, 4), ("moment", 0, 4), ("after", 0, 2))  # where a swap is killed: see kill.py, between so many seconds
 CODE = "import sys; sys.path.insert(0, '/usr/local/sbin/indestructible'); from indestructible_block import _owner; "
@@ -312,6 +314,41 @@ class Swap(Drive):
         self.until(self.is_healed, 90, "the devices to run on both legs")
         return {}
 
+    def elsewhere(self, _count):
+        """a move to another target, because the one in use is gone; it is off until the end"""
+        self.fill()
+        old = self.place
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.store(f"echo 0 >{TARGET}/enable")
+        self.owner("sync -f /srv/fast; sync -f /srv/safe", check=False)
+        self.until(lambda: {device["state"] for device in self.state().values()} == {"detached"}, 60, "the legs to be taken out")
+        self.start_load(20)
+        done = self.play("swap", "--extra-vars", f"place={old} store=vault1 target={ELSEWHERE} lun=0")
+        if done.returncode or f"target: {ELSEWHERE}" not in " ".join(done.stdout.split()):
+            raise Wrong(f"swap failed: {done.stdout[-4000:]}")
+        self.until(lambda: self.owner("cat /root/load.json", check=False), 90, "the writers to end")
+        noted = json.loads(self.owner("cat /root/load.json"))["files"]
+        self.acked = {name: noted[name]["records"] for name in NAMES}
+        self.check()
+        # nothing but what the swap noted says where the store is
+        self.owner("systemctl restart indestructible-guard; sleep 10")
+        self.check()
+        self.lab.power_off(self.host)
+        self.lab.boot(self.host)
+        self.until(lambda: self.owner("findmnt -n /srv/wide", check=False), 60, "the file systems to be mounted")
+        self.check()
+        done = self.site(old)
+        if done.returncode == 0 or "write that place in the variables" not in " ".join(done.stdout.split()):
+            raise Wrong(f"site with the old place says something else: {done.stdout[-4000:]}")
+        for changes in (None, "changed=0"):
+            done = self.site(0, target=ELSEWHERE)
+            if done.returncode or (changes and "changed=1" in done.stdout):
+                raise Wrong(f"site with the new place fails or changes something: {done.stdout[-4000:]}")
+            self.check()
+        self.store(f"echo 1 >{TARGET}/enable")
+        self.opens("fast", "latest", self.acked["fast"])
+        return {}
+
     def killed(self, count):
         """a swap that is killed at any moment"""
         self.fill()
@@ -385,7 +422,7 @@ class Swap(Drive):
 
 
 CASES = {"refused": Swap.refused, "moved": Swap.moved, "away": Swap.away, "generations": Swap.generations_case,
-         "retained": Swap.retained, "killed": Swap.killed, "power": Swap.power}
+         "retained": Swap.retained, "killed": Swap.killed, "power": Swap.power, "elsewhere": Swap.elsewhere}
 
 
 def main():
