@@ -133,13 +133,15 @@ class Lab:
     def _save(self):
         with open(f"{self.path}/hosts.json", "w", encoding="utf-8") as file:
             json.dump(self.hosts, file, indent=1)
-        lines = ["Host *", " User root", " BatchMode yes", " StrictHostKeyChecking no", " UserKnownHostsFile /dev/null", " LogLevel ERROR",
-                 " ConnectTimeout 10", " ServerAliveInterval 5", f" ProxyCommand ip netns exec {self.space} nc %h %p"]
-        for name, host in self.hosts.items():
-            lines += [f"Host {name} {self.address(name)}", f" HostName {self.address(name)}", f" IdentityFile {host['image']}/key"]
+        # the first value found wins, so hosts go before the rest
+        lines = [line for name, host in self.hosts.items() for line in
+                 (f"Host {name} {self.address(name)}", f" HostName {self.address(name)}", f" IdentityFile {host['image']}/key")]
+        lines += ["Host *", " User root", " BatchMode yes", " StrictHostKeyChecking no", " UserKnownHostsFile /dev/null", " LogLevel ERROR",
+                  " ConnectTimeout 10", " ServerAliveInterval 5", f" ProxyCommand ip netns exec {self.space} nc %h %p",
+                  # a new connection costs a host a second of its processor, so all commands, and Ansible, share one
+                  " ControlMaster auto", " ControlPersist 30m", f" ControlPath {self.path}/ssh-%h"]
         with open(f"{self.path}/ssh_config", "w", encoding="utf-8") as file:
-            # the first value found wins: hosts go before the rest
-            file.write("\n".join(lines[9:] + lines[:9]) + "\n")
+            file.write("\n".join(lines) + "\n")
         with open(f"{self.path}/inventory.yml", "w", encoding="utf-8") as file:
             json.dump(self.inventory(), file, indent=1)
 
@@ -204,10 +206,6 @@ class Lab:
     def power_off(self, name):
         """Pull the plug: the process group is killed; what the host had not written to its disks is lost."""
         host = self.host(name)
-        try:  # Ansible's shared connection to the host would wait for it
-            os.unlink(f"{self.path}/ssh-{self.address(name)}")
-        except FileNotFoundError:
-            pass
         try:
             os.killpg(host["pid"], signal.SIGKILL)
         except ProcessLookupError:
@@ -227,18 +225,25 @@ class Lab:
             except ChildProcessError:
                 pass
             time.sleep(0.02)
+        self._hang_up(name)
 
     def boot(self, name, wait=True):
         """Power a host on again, with its disks as they are."""
         if self.running(name):
             raise LabError(f"{name} is running")
+        self._hang_up(name)
         self._power_on(name)
         if wait:
             self.wait(name)
 
+    def _hang_up(self, name):
+        """End the shared connection to a host that will not answer any more: whoever used it would wait."""
+        sh("ssh", "-F", f"{self.path}/ssh_config", "-O", "exit", name, check=False)
+
     def cut(self, name):
         """Unplug the cable: packets vanish, no interface goes down."""
         sh("ip", "-n", self.space, "link", "set", self.tap(self.host(name)), "nomaster")
+        self._hang_up(name)
 
     def mend(self, name):
         """Plug the cable in."""
