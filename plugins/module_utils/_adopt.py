@@ -48,6 +48,8 @@ def observe(want):
     runs from its remote leg alone), building (md brings the new local leg up to date) or owned (it has its local leg).
     """
     mirror = _md.observe(want)
+    if mirror["_unreadable"]:
+        raise Problem(f"{want['name']}: {mirror['_unreadable']}")
     record, (local, remote) = mirror["_record"], mirror["_supers"]
     ours, live = record.get("phase") == _md.PHASE_ADOPTING, mirror["_activity"] in _md.LIVE
     if local and not ours and (not remote or local.uuid == remote.uuid):

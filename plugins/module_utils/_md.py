@@ -93,13 +93,16 @@ def _number(text, default=0):
 
 
 def _leg(path, device, array):
-    """State of one leg: the public dict, and its Super or None."""
+    """State of one leg: the public dict, its Super or None, and why it cannot be read or None."""
     leg = {"path": path, "device": device, "size": None, "state": "absent", "slot": None, "write_mostly": None}
-    header = None
+    header = unreadable = None
     if os.path.exists(path):
-        leg["size"] = size_of(path)
-        leg["state"] = "blank"
-        header = read_super(path) if leg["size"] > HEADER_SIZE else None
+        try:
+            leg["size"] = size_of(path)
+            header = read_super(path) if leg["size"] > HEADER_SIZE else None
+            leg["state"] = "blank"
+        except Problem as problem:
+            leg["state"], unreadable = "unreadable", str(problem)
         if header:
             leg["state"], leg["write_mostly"] = "outside", header.write_mostly
     base = f"/sys/block/{array}/md/dev-{os.path.basename(device)}" if array and device else None
@@ -108,7 +111,7 @@ def _leg(path, device, array):
         leg["state"] = "faulty" if "faulty" in words else "in sync" if "in_sync" in words else "recovering"
         leg["write_mostly"] = "write_mostly" in words
         leg["slot"] = _number(read_text(f"{base}/slot"), None)
-    return leg, header
+    return leg, header, unreadable
 
 
 def observe(want):
@@ -119,8 +122,11 @@ def observe(want):
     known = loops()
     devices = [device_of(want["local"], known), device_of(want["remote"], known)]
     array = next((found for found in (holder_of(device) for device in devices) if found), None)
-    local, local_super = _leg(want["local"], devices[0], array)
-    remote, remote_super = _leg(want["remote"], devices[1], array)
+    local, local_super, unreadable = _leg(want["local"], devices[0], array)
+    if unreadable:
+        raise Problem(unreadable)
+    # a LUN that is gone must not keep anybody from knowing what else there is, nor from taking its leg out
+    remote, remote_super, unreadable = _leg(want["remote"], devices[1], array)
     linked = os.path.basename(os.path.realpath(path)) if os.path.exists(path) else None
     activity = _attribute(array, "array_state") if array else None
     live = activity in LIVE
@@ -133,7 +139,7 @@ def observe(want):
         "events": header.events if header else 0, "events_cleared": bitmap.cleared if bitmap else 0,
         "dirty_bytes": count_ranges(bitmap.dirty) * bitmap.chunk if bitmap else 0, "max_backlog_used": 0, "recovery_percent": None,
         "last_heal": _heal_of(record), "last_start": record.get("last_start"), "replication": record.get("replication"),
-        "_record": record, "_supers": (local_super, remote_super), "_linked": linked, "_activity": activity, "_present": devices,
+        "_record": record, "_supers": (local_super, remote_super), "_unreadable": unreadable, "_linked": linked, "_activity": activity, "_present": devices,
         "_strangers": [member for member in members_of(array) if member not in devices], "_ordered": keep_order(),
     }
     if live:
@@ -192,6 +198,8 @@ def plan(want, state, check_mode=False):
     _check_identity(want, state)
     if want["state"] in ("stopped", "absent"):
         return _plan_end(want, state, live)
+    if state["_unreadable"] and want["state"] == "attached":
+        raise Problem(f"{name}: {state['_unreadable']}; nothing was done")
     steps = []
     if live:
         return _plan_live(want, state, check_mode)
@@ -468,7 +476,7 @@ def predict(want, state, steps):
         after["remote"].update(state="in sync", write_mostly=True, slot=0)
     else:
         was = after["remote"]["state"]
-        after["remote"].update(state=was if was in ("absent", "blank") and "create" not in verbs else "outside", slot=None)
+        after["remote"].update(state=was if was in ("absent", "blank", "unreadable") and "create" not in verbs else "outside", slot=None)
         if "create" in verbs:
             after["remote"]["write_mostly"] = True
     return after

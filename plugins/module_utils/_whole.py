@@ -55,7 +55,8 @@ def _device(name, guarded):
     want = {"name": name, "local": record.get("local", ""), "remote": record.get("remote", "")}
     more = {"filesystem": None, "mount": None, "store": None, "problem": None, "lag_seconds": None, "queue_depth": None}
     try:
-        state = _md.public(_md.observe(want))
+        seen = _md.observe(want)
+        state, more["problem"] = _md.public(seen), seen["_unreadable"]
         if state["array"]:
             found = read_filesystem(state["path"])
             mounts = mounts_of(state["path"])

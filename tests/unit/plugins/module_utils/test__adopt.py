@@ -23,7 +23,7 @@ def want(**more):
 def state(word, **more):
     """What observe() makes of a leg on the store, without a heal under way."""
     leg = SimpleNamespace(**dict({"name": "db", "uuid": "u", "size": SIZE}, **more))
-    mirror = {"_linked": None, "array": None, "_supers": (None, leg), "remote": {"state": "present"}}
+    mirror = {"_linked": None, "array": None, "_unreadable": None, "_supers": (None, leg), "remote": {"state": "present"}}
     return {"state": word, "path": "/dev/md/db", "_mirror": mirror, "_catalogue": {"unsafe": []}}
 
 
@@ -47,7 +47,7 @@ def test_another_leg_is_refused(wanted, more, words):
     ({"uuid": "v", "phase": "ready", "unsafe_from": 7}, "closed", None)])
 def test_what_this_host_knows_of_its_own_device(monkeypatch, record, word, window):
     leg = SimpleNamespace(name="db", uuid="u", size=SIZE)
-    mirror = {"_record": record, "_supers": (None, leg), "_activity": None, "remote": {"state": "present"}, "local": {"state": "absent"}, "path": "/dev/md/db",
+    mirror = {"_record": record, "_unreadable": None, "_supers": (None, leg), "_activity": None, "remote": {"state": "present"}, "local": {"state": "absent"}, "path": "/dev/md/db",
               "uuid": "u", "size": SIZE, "recovery_percent": None}
     monkeypatch.setattr(_adopt._md, "observe", lambda want: mirror)
     monkeypatch.setattr(_adopt._catalogue, "load", lambda remote: {"since": 1, "unsafe": [], "points": []})

@@ -127,7 +127,7 @@ class Host:
             "bitmap_chunk": CHUNK if known else 0, "time_base": 30 if known else 0, "write_behind": 1024 if known else 0, "bad_block_log": False,
             "dirty_bytes": 0, "max_backlog_used": 0, "recovery_percent": None, "last_heal": None, "last_start": None, "replication": None,
             "_record": self.record() if known else {}, "_supers": (local, remote), "_linked": None, "_activity": None,
-            "_present": ["/dev/loop-local", "/dev/loop-remote"], "_strangers": [], "_ordered": True,
+            "_present": ["/dev/loop-local", "/dev/loop-remote"], "_strangers": [], "_ordered": True, "_unreadable": None,
         }
         return self.change(state, more)
 
@@ -374,6 +374,23 @@ def test_a_third_leg_is_refused(host):
 def test_a_remote_leg_that_is_not_there_is_named(host):
     said = refusal(host.want(), host.live("absent", remote__device=None))
     assert said == f"db: the remote leg {host.remote} is not there (no file, or no loop device over it); the device runs from its local leg"
+
+
+def test_a_remote_leg_that_cannot_be_read_is_no_reason_not_to_take_it_out(host):
+    words = f"cannot read {host.remote} at byte 4096: Input/output error"
+    state = host.live(_unreadable=words)
+    assert verbs(host.want(state="detached"), state) == ["detach"]
+    assert verbs(host.want(state="stopped"), state) == ["stop"]
+    assert refusal(host.want(), state) == f"db: {words}; nothing was done"
+    assert refusal(host.want(), host.state(_unreadable=words)) == f"db: {words}; nothing was done"
+
+
+def test_a_leg_that_cannot_be_read_is_not_taken_for_a_blank_one(host, monkeypatch):
+    def fail(path):
+        raise Problem(f"cannot read {path}")
+    monkeypatch.setattr(_md, "read_super", fail)
+    leg, header, why = _md._leg(host.remote, None, None)
+    assert (leg["state"], header, why) == ("unreadable", None, f"cannot read {host.remote}")
 
 
 def test_a_device_in_use_is_not_stopped(host, monkeypatch):
