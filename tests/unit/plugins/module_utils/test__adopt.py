@@ -47,8 +47,8 @@ def test_another_leg_is_refused(wanted, more, words):
     ({"uuid": "v", "phase": "ready", "unsafe_from": 7}, "closed", None)])
 def test_what_this_host_knows_of_its_own_device(monkeypatch, record, word, window):
     leg = SimpleNamespace(name="db", uuid="u", size=SIZE)
-    mirror = {"_record": record, "_unreadable": None, "_supers": (None, leg), "_activity": None, "remote": {"state": "present"}, "local": {"state": "absent"}, "path": "/dev/md/db",
-              "uuid": "u", "size": SIZE, "recovery_percent": None}
+    mirror = {"_record": record, "_unreadable": None, "_supers": (None, leg), "_activity": None, "remote": {"state": "present"},
+              "local": {"state": "absent"}, "path": "/dev/md/db", "uuid": "u", "size": SIZE, "recovery_percent": None}
     monkeypatch.setattr(_adopt._md, "observe", lambda want: mirror)
     monkeypatch.setattr(_adopt._catalogue, "load", lambda remote: {"since": 1, "unsafe": [], "points": []})
     found = _adopt.observe(want())
