@@ -58,7 +58,7 @@ class Drive:
         """What the command indestructible answers on the owner, as JSON."""
         return json.loads(self.owner(f"indestructible {command} --json"))
 
-    def until(self, condition, seconds, what, pause=0.5):
+    def until(self, condition, seconds, what, pause=1):
         """Wait for a condition, or be Wrong."""
         end = time.monotonic() + seconds
         while not condition():
