@@ -125,7 +125,7 @@ def observe(want):
     local, local_super, unreadable = _leg(want["local"], devices[0], array)
     if unreadable:
         raise Problem(unreadable)
-    # a LUN that is gone must not keep anybody from knowing what else there is, nor from taking its leg out
+    # a LUN that is gone must not keep anybody from knowing what else there is
     remote, remote_super, unreadable = _leg(want["remote"], devices[1], array)
     linked = os.path.basename(os.path.realpath(path)) if os.path.exists(path) else None
     activity = _attribute(array, "array_state") if array else None
@@ -196,10 +196,11 @@ def plan(want, state, check_mode=False):
     if state["_linked"] and state["_linked"] != state["array"]:
         raise Problem(f"{name}: {state['path']} is another array ({state['_linked']}) that does not hold {want['local']}; stop it or choose another name")
     _check_identity(want, state)
+    # What a leg lacks that is still in, and whether a device may start without the other one, cannot be known unread. One that is out already may stay out.
+    if state["_unreadable"] and (state["remote"]["state"] != "unreadable" or want["state"] == "attached" or (want["state"] == "detached" and not live)):
+        raise Problem(f"{name}: {state['_unreadable']}; nothing was done")
     if want["state"] in ("stopped", "absent"):
         return _plan_end(want, state, live)
-    if state["_unreadable"] and want["state"] == "attached":
-        raise Problem(f"{name}: {state['_unreadable']}; nothing was done")
     steps = []
     if live:
         return _plan_live(want, state, check_mode)

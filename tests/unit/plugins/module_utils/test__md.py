@@ -376,13 +376,24 @@ def test_a_remote_leg_that_is_not_there_is_named(host):
     assert said == f"db: the remote leg {host.remote} is not there (no file, or no loop device over it); the device runs from its local leg"
 
 
-def test_a_remote_leg_that_cannot_be_read_is_no_reason_not_to_take_it_out(host):
+def test_a_remote_leg_that_cannot_be_read_may_stay_out(host):
     words = f"cannot read {host.remote} at byte 4096: Input/output error"
-    state = host.live(_unreadable=words)
-    assert verbs(host.want(state="detached"), state) == ["detach"]
+    state = host.live("unreadable", _unreadable=words)
+    assert verbs(host.want(state="detached"), state) == []
     assert verbs(host.want(state="stopped"), state) == ["stop"]
     assert refusal(host.want(), state) == f"db: {words}; nothing was done"
-    assert refusal(host.want(), host.state(_unreadable=words)) == f"db: {words}; nothing was done"
+
+
+@pytest.mark.parametrize("wanted", ["attached", "detached", "stopped"])
+def test_a_remote_leg_that_cannot_be_read_is_left_alone_while_it_is_in(host, wanted):
+    assert refusal(host.want(state=wanted), host.live(_unreadable="cannot read it")) == "db: cannot read it; nothing was done"
+
+
+@pytest.mark.parametrize("wanted", ["attached", "detached"])
+def test_no_device_is_made_or_started_beside_a_leg_that_cannot_be_read(host, wanted):
+    for local in (None, local_super()):
+        state = host.state(local, _unreadable="cannot read it", remote__state="unreadable")
+        assert refusal(host.want(state=wanted), state) == "db: cannot read it; nothing was done"
 
 
 def test_a_leg_that_cannot_be_read_is_not_taken_for_a_blank_one(host, monkeypatch):
