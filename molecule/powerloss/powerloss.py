@@ -54,7 +54,6 @@ class Crashes(Drive):
         self.lab.delay("owner1", 5, "8mbit")
         self.owner(" && ".join(f"dd if=/dev/urandom of=/srv/{name}/once bs=1M count=24 seek=$((RANDOM % 64)) conv=notrunc oflag=direct status=none"
                                for name in NAMES))
-        time.sleep(4)  # two passes of a bitmap that nothing holds; at the deadline of 5 the guard takes the leg out
         self.lab.cut("store1")
         time.sleep(15)
 

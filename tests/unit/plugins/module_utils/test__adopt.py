@@ -58,3 +58,9 @@ def test_what_this_host_knows_of_its_own_device(monkeypatch, record, word, windo
 def test_a_state_that_there_is_not_is_refused():
     with pytest.raises(Problem, match="'looked' is none of known, opened, owned"):
         want(state="looked")
+
+
+def test_nothing_is_said_of_a_leg_that_cannot_be_read(monkeypatch):
+    monkeypatch.setattr(_adopt._md, "observe", lambda want: {"_unreadable": "cannot read it", "_record": {}, "_supers": (None, None)})
+    with pytest.raises(Problem, match="db: cannot read it"):
+        _adopt.observe(want())
