@@ -103,7 +103,7 @@ def build(play):
         state = play.module(OWNER, "device_info")
     seen, store = {"devices": state["devices"]}, state["stores"][0]
     with play.step("Write files on both devices, fsync each") as notes:
-        seen["writes"] = [row for device in seen["devices"] for row in owner("write", device["mount"], store["mountpoint"], "4")]
+        seen["writes"] = [row for device in seen["devices"] for row in owner("write", device["mount"], store["mountpoint"], "3")]
         notes.append(f"{len(seen['writes'])} files")
     with play.step("Drop the page cache and read them back") as notes:
         rows = [row for device in seen["devices"] for row in owner("read", device["mount"])]

@@ -167,12 +167,17 @@ class Faults(Drive):
         self.lab.mend("store1")
 
     def owner_reboot_detached(self):
-        """owner: reboot with both legs detached by wish"""
-        for name in NAMES:
-            self.owner(f"indestructible detach {name}")
+        """owner: reboot with both legs detached by wish, one of which the guard had taken out before"""
+        self.owner("indestructible detach fast")
+        self.lab.cut("store1")
+        self.until(lambda: self.state()["safe"]["state"] == "detached", 30, "the other leg to be taken out")
+        self.owner("indestructible detach safe")
+        self.lab.mend("store1")
         self._shut_down()
         self._boot_quickly()
         self.until(lambda: self.owner("findmnt -n /var/lib/indestructible/stores/vault1", check=False), 60, "the store, which no device wants, to be mounted")
+        if any(device["state"] != "detached" for device in self.state().values()):
+            raise Wrong("a leg that is to stay out was brought back")
         self.owner("indestructible recover fast latest && indestructible release fast")
         for name in NAMES:
             self.owner(f"indestructible attach {name}")

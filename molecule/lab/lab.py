@@ -19,6 +19,7 @@ with it. With --until-exit PID the lab also goes when that process ends, however
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -238,7 +239,8 @@ class Lab:
 
     def _hang_up(self, name):
         """End the shared connection to a host that will not answer any more: whoever used it would wait."""
-        sh("ssh", "-F", f"{self.path}/ssh_config", "-O", "exit", name, check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            sh("ssh", "-F", f"{self.path}/ssh_config", "-O", "exit", name, check=False, timeout=10)
 
     def cut(self, name):
         """Unplug the cable: packets vanish, no interface goes down."""

@@ -78,6 +78,7 @@ class Drive:
 
     def crash(self):
         """Pull the plug of the owner; acked has the records of which was told before."""
+        early = self.lab.running(self.host) and self.reader.poll() is not None
         self.lab.power_off(self.host)
         self.reader.kill()
         self.reader.wait()
@@ -86,6 +87,8 @@ class Drive:
                 name, _space, number = line.partition(" ")
                 if name in self.acked and number.isdigit():
                     self.acked[name] = max(self.acked[name], int(number))
+        if early or not all(self.acked.values()):
+            raise Wrong(f"what was acknowledged is not known{', for the writers ended before' if early else ''}: {self.acked}")
 
     def state(self):
         """The devices of the owner by name."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 
-from ._core import Problem, read_text
+from ._core import Problem, read_text, run
 
 DPKG_STATUS = "/var/lib/dpkg/status"
 # Kernels that must not carry a mirror with a write-mostly leg: (first bad, first good again, why).
@@ -24,8 +24,11 @@ BAD_KERNELS = (
 MIRROR_MODULES = ("md_mod", "nilfs2", "raid1")
 
 
-def observe(packages, modules):
-    """The host as it is: dict(kernel, kernel_version, os, missing_packages, modules); packages and modules are lists of names."""
+def observe(packages, modules, units=(), files=()):
+    """The host as it is: dict(kernel, kernel_version, os, missing_packages, modules, units, differing_files).
+
+    packages, modules and units are lists of names, files of dict(path, content).
+    """
     kernel = os.uname().release
     return {
         "kernel": kernel,
@@ -33,6 +36,8 @@ def observe(packages, modules):
         "os": parse_os_release(read_text("/etc/os-release") or read_text("/usr/lib/os-release", "")),
         "missing_packages": missing_packages(packages, read_text(DPKG_STATUS)) if packages else [],
         "modules": module_states(modules, kernel),
+        "units": unit_states(units, _show(units)) if units else {},
+        "differing_files": [file["path"] for file in files if not holds(file["path"], file["content"])],
     }
 
 
@@ -97,6 +102,26 @@ def missing_packages(packages, status):
         if "\nStatus: install ok installed" in paragraph:
             installed.add(paragraph.split("\n", 1)[0].partition(":")[2].strip())
     return [package for package in packages if package not in installed]
+
+
+def _show(units):
+    return run(["systemctl", "show", "--property=UnitFileState,ActiveState,NeedDaemonReload", "--", *units], ok=None).out
+
+
+def unit_states(names, text):
+    """For each unit dict(enabled, active, outdated), all bool, from what systemctl show tells of them, in their order; what it does not tell is False."""
+    told = [set(part.splitlines()) for part in text.split("\n\n")] + [set()] * len(names)
+    words = {"enabled": "UnitFileState=enabled", "active": "ActiveState=active", "outdated": "NeedDaemonReload=yes"}
+    return {name: {key: word in lines for key, word in words.items()} for name, lines in zip(names, told)}
+
+
+def holds(path, content):
+    """Whether a file holds this text (str) and nothing else."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return file.read() == content
+    except OSError:  # whoever writes it will tell why
+        return False
 
 
 def module_states(names, kernel, root=""):

@@ -40,7 +40,7 @@ REQUEST = "../queue/max_sectors_kb"  # beside an array's other attributes: the K
 PHASE_CREATING = "creating"  # in the record of a device whose legs are made an array; "ready" when that is done
 PHASE_ADOPTING = "adopting"  # in the record of a device that lives from its remote leg alone (_adopt)
 UNDER_WAY = (PHASE_CREATING, PHASE_ADOPTING)  # phases in which the guard leaves a device to whoever works on it
-CREATION_TIME_BASE = 1  # seconds: a new bitmap starts wholly dirty and is quickly clean with this
+CREATION_TIME_BASE = 0.1  # seconds: a new bitmap starts wholly dirty and is quickly clean with this
 
 
 # -- observe ---------------------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def judge(local, remote):
     if local.recovering:
         raise Problem("the local leg was only partly rebuilt; nothing was done")
     if not remote:
-        return "local", "the remote leg is blank"
+        return "local", "the remote leg holds nothing of it that can be read"
     if not (local.clean and remote.clean):
         return "local", "it was not stopped cleanly"
     if remote.recovering:

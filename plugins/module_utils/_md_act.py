@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -100,12 +101,13 @@ def _create(want, _args):
     # mdadm 4.2 flags every device after --write-mostly; the local one's flag is taken off below
     run(["mdadm", "--create", f"/dev/md/{want['name']}", f"--config={conf}", "--run", "--level=1", "--raid-devices=2", "--metadata=1.2", "--homehost=<none>",
          f"--name={want['name']}", f"--uuid={identity}", "--bitmap=internal", f"--bitmap-chunk={want['bitmap_chunk'] // 1024}K",
-         f"--delay={CREATION_TIME_BASE}", f"--write-behind={want['write_behind']}", f"--data-offset={HEADER_SIZE // 1024}K",
+         "--delay=1", f"--write-behind={want['write_behind']}", f"--data-offset={HEADER_SIZE // 1024}K",
          f"--size={want['size'] // 1024}", "--assume-clean", "--write-mostly", remote, local])
     array = _array(want)
     settle(want, array)
     _flag(want)
     start_ordered(want)
+    _set(want, {"time_base": CREATION_TIME_BASE})  # mdadm takes whole seconds only
     wait_until(lambda: not read_super(local).bitmap.dirty, 60, f"the bitmap of {want['name']} to become clean")
     _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0})
     bound(want)
@@ -280,7 +282,7 @@ def _detach(want, args):
     point = _catalogue.volume_of(want["remote"])
     committed = None
     if point and not failed and not recovering and not args.get("doubt"):
-        with Volume(point) as volume:
+        with contextlib.suppress(Problem), Volume(point) as volume:  # a store that fails now leaves what the bitmap lists to be copied
             committed = volume.sync()
     if committed:  # later checkpoints hold nothing newer of it
         more["unsafe_from"] = load_record("devices", want["name"]).get("unsafe_from") or committed + 1

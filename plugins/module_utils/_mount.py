@@ -12,6 +12,7 @@ The mount table is read from the kernel; fstab is edited line by line, so that e
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -237,5 +238,21 @@ def write_fstab(text, path=FSTAB):
     except FileNotFoundError:
         mode = 0o644
     save_file(path, text, mode)
-    if os.path.isdir("/run/systemd/system"):
-        run(["systemctl", "daemon-reload"], ok=None)  # systemd keeps units of its own made from the old text
+    with one_reload():
+        _reload["due"] = os.path.isdir("/run/systemd/system")
+
+
+_reload = {"depth": 0, "due": False}
+
+
+@contextlib.contextmanager
+def one_reload():
+    """Have systemd read anew once, at the end, whatever fstab is given meanwhile: it keeps units of its own made from the old text."""
+    _reload["depth"] += 1
+    try:
+        yield
+    finally:
+        _reload["depth"] -= 1
+        if _reload["due"] and not _reload["depth"]:
+            _reload["due"] = False
+            run(["systemctl", "daemon-reload"], ok=None)

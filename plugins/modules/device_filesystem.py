@@ -156,6 +156,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.indestructible.block.plugins.module_utils._core import Problem, converge
 from ansible_collections.indestructible.block.plugins.module_utils._filesystem import normalize, observe, perform, plan, predict, public
+from ansible_collections.indestructible.block.plugins.module_utils._mount import one_reload
 
 
 def main():
@@ -177,7 +178,8 @@ def main():
     )
     try:
         wanted = normalize(module.params["filesystems"], module.check_mode)
-        result = converge(wanted, observe, plan, perform, predict, module.check_mode)
+        with one_reload():
+            result = converge(wanted, observe, plan, perform, predict, module.check_mode)
     except Problem as problem:
         module.fail_json(msg=str(problem), actions=getattr(problem, "done", []))
     before = [public(state) for state in result["before"]]

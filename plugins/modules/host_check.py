@@ -11,7 +11,9 @@ short_description: Check whether a host can carry indestructible devices
 version_added: 0.1.0
 author: The indestructible.block authors (@indestructible)
 description:
-  - Tells which packages are not installed and which kernel modules there are, without loading any.
+  - >-
+    Tells in one call which packages are not installed, which kernel modules there are (without loading any), which units are enabled and active,
+    and which files hold something else than they should.
   - >-
     Refuses a host whose running kernel lacks a module that is asked for. When C(md_mod), C(nilfs2) or C(raid1) is among them it also
     refuses kernels that are known to lose data in such a mirror. The message names the remedy.
@@ -41,6 +43,25 @@ options:
     type: list
     elements: str
     default: []
+  units:
+    description: Names of systemd units. None of them has to be there.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: Text files that are wanted. None of them has to be there.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where the file is.
+        type: path
+        required: true
+      content:
+        description: What has to be in it, and nothing else.
+        type: str
+        required: true
 """
 
 EXAMPLES = r"""
@@ -75,6 +96,18 @@ modules:
   type: dict
   sample:
     nilfs2: available
+units:
+  description: For each of O(units), whether it is enabled, whether it is active, and whether its file is newer than what systemd has read of it.
+  returned: success
+  type: dict
+  sample:
+    iscsid.service: {enabled: true, active: true, outdated: false}
+differing_files:
+  description: Paths of those O(files) that are not there or hold something else.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 kernel:
   description: The release of the running kernel.
   returned: success
@@ -105,11 +138,14 @@ def main():
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
             "kernel_modules": {"type": "list", "elements": "str", "default": []},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "dict", "default": [],
+                      "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}},
         },
         supports_check_mode=True,
     )
     try:
-        host = _host.observe(module.params["packages"], module.params["kernel_modules"])
+        host = _host.observe(*(module.params[option] for option in ("packages", "kernel_modules", "units", "files")))
         _host.refuse_unfit(host)
     except Problem as problem:
         module.fail_json(msg=str(problem), actions=[])

@@ -153,7 +153,7 @@ mirrors:
       description: The local leg with C(path), C(device), C(size) in bytes, C(state), C(slot) and C(write_mostly).
       type: dict
     remote:
-      description: The remote leg, likewise.
+      description: The remote leg, likewise. Its C(state) is V(unreadable) when its LUN answers with errors; a leg that is out already may be so.
       type: dict
     bitmap_chunk:
       description: Bytes that one bit stands for.

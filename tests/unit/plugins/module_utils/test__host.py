@@ -34,6 +34,26 @@ def test_only_wholly_installed_packages_count():
         _host.missing_packages(["mdadm"], None)
 
 
+def test_what_systemd_does_not_tell_of_a_unit_is_false():
+    told = "ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n\nActiveState=inactive\nUnitFileState=\nNeedDaemonReload=yes\n"
+    assert _host.unit_states(["a", "b", "c"], told) == {
+        "a": {"enabled": True, "active": True, "outdated": False},
+        "b": {"enabled": False, "active": False, "outdated": True},
+        "c": {"enabled": False, "active": False, "outdated": False}}
+    assert _host.unit_states(["a"], "ActiveState=activating\nUnitFileState=enabled-runtime\n")["a"] == {
+        "enabled": False, "active": False, "outdated": False}
+
+
+def test_a_file_holds_a_text_or_it_does_not(tmp_path):
+    path = tmp_path / "file"
+    assert not _host.holds(str(path), "text\n")
+    path.write_bytes(b"text\n")
+    assert _host.holds(str(path), "text\n") and not _host.holds(str(path), "text")
+    path.write_bytes(b"text\r\n")
+    assert not _host.holds(str(path), "text\n")
+    assert not _host.holds(str(tmp_path), "text\n")
+
+
 @pytest.mark.parametrize("release, version, signature, expected", [
     ("6.1.0-37-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.140-1 (2025-05-22)", "", (6, 1, 140)),
     ("6.12.38+deb13-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.12.38-1 (2025-07-16)", "", (6, 12, 38)),

@@ -40,7 +40,7 @@ def test_legs_that_were_stopped_cleanly_start_together():
 
 
 @pytest.mark.parametrize("local, remote, why", [
-    ({}, None, "the remote leg is blank"),
+    ({}, None, "the remote leg holds nothing of it"),
     ({"clean": False}, {"clean": False}, "it was not stopped cleanly"),
     ({"clean": False}, {}, "it was not stopped cleanly"),
     ({}, {"clean": False}, "it was not stopped cleanly"),

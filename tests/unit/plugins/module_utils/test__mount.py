@@ -35,6 +35,25 @@ def test_mountinfo():
     assert mounts[2].super_options == ("ro", "cp=7")
 
 
+def test_systemd_reads_fstab_once_however_often_it_is_written(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(_mount, "run", lambda argv, ok: ran.append(argv))
+    monkeypatch.setattr(_mount.os.path, "isdir", lambda path: True)
+    path = str(tmp_path / "fstab")
+    _mount.write_fstab("one\n", path)
+    assert ran == [["systemctl", "daemon-reload"]]
+    with pytest.raises(Problem):
+        with _mount.one_reload():
+            _mount.write_fstab("two\n", path)
+            _mount.write_fstab("three\n", path)
+            assert len(ran) == 1
+            raise Problem("another device")
+    assert len(ran) == 2
+    with _mount.one_reload():
+        pass
+    assert len(ran) == 2
+
+
 def test_the_last_mount_hides_the_others():
     assert _mount.mount_at("/srv/over", _mount.parse_mounts(MOUNTINFO)).source == "/dev/loop0"
     assert _mount.mount_at("/srv/ove", _mount.parse_mounts(MOUNTINFO)) is None
