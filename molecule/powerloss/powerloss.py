@@ -26,11 +26,16 @@ from drive import NAMES, Drive, LabError, Wrong, save  # noqa: E402  pylint: dis
 
 BURSTS = "while :; do dd if=/dev/urandom of=/srv/{name}/burst bs=256K count=4 seek=$((RANDOM % 200)) conv=notrunc oflag=direct; sleep 0.5; done"
 # the kernel writes its settings down together with the flags of a leg
-FORGETFUL = ("for md in /sys/block/md*/md; do echo 2 >$md/bitmap/time_base; for leg in $md/dev-loop*; do grep -q write_mostly $leg/state && "
+STREAM = (f"while :; do for name in {' '.join(NAMES)}; do "
+          "dd if=/dev/urandom of=/srv/$name/burst bs=256K count=4 conv=notrunc oflag=direct; done; sleep 0.1; done")
+TRICKLE = (f"for chunk in $(shuf -i 0-11); do for name in {' '.join(NAMES)}; do "
+           "dd if=/dev/urandom of=/srv/$name/once bs=64K count=1 seek=$((chunk * 128)) conv=notrunc oflag=direct; done; sleep 0.4; done")
+FORGETFUL = ("for md in /sys/block/md*/md; do echo 1 >$md/bitmap/time_base; for leg in $md/dev-loop*; do grep -q write_mostly $leg/state && "
              "echo writemostly >$leg/state; done; done; true")
+KINDS = ("slow", "late", "burst")
 # (file, text, what it becomes): how a safeguard is taken out of the program
 CHANGES = {
-    "gate": [("_md.py", "HELD = 1728000", "HELD = 2"), ("_guard_device.py", "write_text(path, str(self.gate.time_base - 1))", "pass"),
+    "gate": [("_md.py", "HELD = 1728000", "HELD = 1"), ("_guard_device.py", "write_text(path, str(self.gate.time_base - 1))", "pass"),
              # what the remote leg lists may by chance have reached the LUN before the data did
              ("_md_act.py", "        lists.append(header.bitmap.dirty)", "        pass")],
     "chunks": [("_md_act.py", 'lists = [[tuple(pair) for pair in record.get("pending", [])]]', "lists = [[]]"),
@@ -50,20 +55,31 @@ class Crashes(Drive):
         self.until(lambda: all(device["events"] == device["events_cleared"] for device in self.state().values()), 90, "events_cleared == events", pause=2)
 
     def burst(self):
-        """Many chunks are written once, and never again, just before the link is cut: none of it is on the LUN, and nothing reminds md of it."""
+        """Many chunks are written once, and never again, just before the link is cut: the leg is taken out before they are on the LUN."""
         self.lab.delay("owner1", 5, "8mbit")
         self.owner(" && ".join(f"dd if=/dev/urandom of=/srv/{name}/once bs=1M count=24 seek=$((RANDOM % 64)) conv=notrunc oflag=direct status=none"
                                for name in NAMES))
         self.lab.cut("store1")
         time.sleep(15)
 
-    def one(self, kind):
-        """Crash once and heal; returns a row. kind: slow (the link is, and commits lag) or burst (and the leg is out when the power goes)."""
+    def trickle(self, rate, seconds):
+        """One chunk after the other is written once while each commit takes long: what came before it began is not on the LUN, and nothing reminds md of it."""
+        self.owner(" && ".join(f"dd if=/dev/urandom of=/srv/{name}/once bs=1M count=96 conv=notrunc oflag=direct status=none" for name in NAMES) + " && sync")
+        self.lab.delay("owner1", 5, rate)
+        self.owner(f"nohup bash -c '{STREAM}' >/dev/null 2>&1 &")
+        time.sleep(3)
+        self.owner(f"nohup bash -c '{TRICKLE}' >/dev/null 2>&1 &")
+        time.sleep(seconds)
+
+    def one(self, kind, rate="20mbit", seconds=4):
+        """Crash once and heal; returns a row. kind: slow (the link is, and commits lag), late (each commit is) or burst (the leg is out when the power goes)."""
         self.load()
         if kind == "slow":
             self.owner(" ".join(f"nohup bash -c '{BURSTS.format(name=name)}' >/dev/null 2>&1 &" for name in NAMES))
             self.lab.delay("owner1", 5, f"{random.randint(30, 80)}mbit")
             time.sleep(random.uniform(2, 8))
+        elif kind == "late":
+            self.trickle(rate, random.uniform(1, 2) * seconds)
         else:
             self.burst()
         self.crash()
@@ -82,11 +98,23 @@ class Crashes(Drive):
         self.compare()
         return row
 
+    def equalize(self):
+        """Have the legs compared and made equal, whatever they are, and Wrong unless that is so: a safeguard was out before, perhaps."""
+        for name in NAMES:
+            record = f"/var/lib/indestructible/records/devices/{name}.json"
+            self.owner(f"indestructible detach {name} && sed -i '0,/{{/s//{{\"compare\": true,/' {record} && indestructible attach {name}")
+        self.until(self.is_healed, 120, "the legs to be compared")
+        for name, device in self.state().items():
+            if device["last_heal"]["kind"] != "compare":
+                raise Wrong(f"{name}: the legs were not compared but healed by {device['last_heal']['kind']}")
+        self.compare()
+
     def change(self, which):
         """Take a safeguard out of the program on the host. What the records of fifty crashes take up is given back."""
         self.owner("rm -f /srv/*/records && sync")
         self.owner(f"python3 /root/edit.py {shlex.quote(json.dumps(CHANGES[which]))} && systemctl restart indestructible-guard")
-        if which == "gate":
+        if which == "gate":  # a commit has to last longer than it takes md to forget
+            self.owner("sed -i 's/\"commit_deadline\": [0-9]*/\"commit_deadline\": 60/' /etc/indestructible.json")
             self.owner(FORGETFUL)
 
     def unguarded(self):
@@ -105,7 +133,7 @@ def rounds(count):
     """So many crashes, of both kinds in turn."""
     crashes, rows = Crashes(), []
     for number in range(count):
-        row = crashes.one("slow" if number % 3 < 2 else "burst")
+        row = crashes.one(KINDS[number % len(KINDS)])
         print(json.dumps(row), flush=True)
         rows.append(row)
         save("proof-powerloss", crashes.lab.release, rows)
@@ -134,14 +162,15 @@ def lease():
 def without(which):
     """The legs differ when a safeguard is missing."""
     crashes = Crashes()
+    crashes.equalize()
     crashes.change(which)
-    for _attempt in range(4):
+    for _attempt in range(6):
         try:
             if which == "lease":
                 crashes.unguarded()
                 crashes.after("unguarded")
-            else:  # what is set again matters to a leg that was in; what is forgotten, to what was written before it was taken out
-                crashes.one("slow" if which == "chunks" else "burst")
+            else:
+                crashes.one(*(["slow"] if which == "chunks" else ["late", "8mbit", 8]))
         except Wrong as wrong:
             if "differ" in str(wrong):
                 print(f"without {which}: {wrong}")
