@@ -268,7 +268,7 @@ class Capacity(Drive):
         begun = time.monotonic()
         for name in NAMES:
             self.owner(f"indestructible checkpoint {name} --name last --as-of latest")
-        self.owner("iscsiadm -m session --rescan >/dev/null; indestructible swap vault1 --lun 1", timeout=300)
+        self.owner("iscsiadm -m session --rescan >/dev/null; indestructible swap vault1 --lun 1", timeout=600)
         self.owner("touch /root/stop")  # as fast as they are, the next LUN would soon be full as well
         self.until(self.is_healed, 120, "both devices to heal")
         row["heal_seconds"] = round(time.monotonic() - begun, 1)
