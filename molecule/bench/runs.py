@@ -85,7 +85,7 @@ class Runs:
         cases = {
             "the session that is there": (there, None),
             "a wrong secret": (dict(there, target=f"{NAME}:locked", chap=dict(secret, password="another-secret")), "authentication"),
-            "a target that is not there": (dict(there, target=f"{NAME}:nothing"), "refused the login"),
+            "a target that is not there": (dict(there, target=f"{NAME}:nothing"), "answers, but not to a login"),
             "a LUN that is not there": (dict(there, target=f"{NAME}:locked", chap=secret, lun=7), "has no LUN 7"),
             "a portal that nobody has": (dict(there, target=f"{NAME}:nothing", portal="10.99.0.99"), "is unreachable"),
             "a port that is closed": (dict(there, target=f"{NAME}:nothing", portal="10.99.0.11:3999"), "is unreachable"),

@@ -110,7 +110,7 @@ class Play:
         text = self.ansible("ansible-playbook", f"indestructible.block.{name}", *argv)
         return text, sum(int(number) for number in re.findall(r"\bchanged=(\d+)", text))
 
-    def module(self, host, name, **options):
+    def module(self, host, name, /, **options):
         """The result (dict) of a module of the collection; Failed, with what it said, when it fails."""
         given = ["--args", json.dumps(options)] if options else []  # an empty object would be taken for words
         text = self.ansible("ansible", host, "--module-name", f"indestructible.block.{name}", *given)
