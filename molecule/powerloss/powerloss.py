@@ -72,7 +72,7 @@ class Crashes(Drive):
         time.sleep(seconds)
 
     def one(self, kind, rate="20mbit", seconds=4):
-        """Crash once and heal; returns a row. kind: slow (the link is, and commits lag), late (each commit is) or burst (the leg is out when the power goes)."""
+        """Crash once and heal; returns a row. kind: slow (the link is, commits lag), late (each commit is) or burst (the leg is out when the power goes)."""
         self.load()
         if kind == "slow":
             self.owner(" ".join(f"nohup bash -c '{BURSTS.format(name=name)}' >/dev/null 2>&1 &" for name in NAMES))

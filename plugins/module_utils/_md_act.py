@@ -107,7 +107,7 @@ def _create(want, _args):
     settle(want, array)
     _flag(want)
     start_ordered(want)
-    _set(want, {"time_base": CREATION_TIME_BASE})  # mdadm takes whole seconds only
+    write_text(_md(array, _SETTINGS["time_base"]), str(CREATION_TIME_BASE))  # mdadm takes whole seconds only
     wait_until(lambda: not read_super(local).bitmap.dirty, 60, f"the bitmap of {want['name']} to become clean")
     _set(want, {"time_base": want["time_base"], "safe_mode_delay": 0})
     bound(want)
@@ -303,6 +303,10 @@ def _set(want, values):
         write_text(_md(array, _SETTINGS[key]), str(value))
     if values.get("write_behind"):
         bound(want)
+    if "time_base" in values:
+        # md notes it on the legs only with something else of theirs, and refuses a bitmap on which it is below a second, as it may be at the creation
+        _flag(want)
+        wait_until(lambda: read_super(want["local"]).bitmap.time_base == values["time_base"], 20, f"{array} to note the time base {values['time_base']}")
 
 
 def bound(want, _args=None):
