@@ -245,6 +245,7 @@ class Recover(Drive):
         self.lab.power_off("owner1")
         self.lab.boot("owner1")
         self.until(lambda: "a rollback was interrupted" in self.owner("indestructible status"), 60, "the mixture to be told")
+        self.until(lambda: self.owner("findmnt -n /var/lib/indestructible/stores/vault1", check=False), 60, "the store to be mounted")
         if self.owner("test -e /dev/md/big && echo there", check=False) or "complete it first" not in self.lab.ssh(
                 "owner1", "indestructible rollback big latest", check=False).stderr:
             raise Wrong("a mixture was started, or put to another time")
