@@ -320,7 +320,8 @@ def bound(want, _args=None):
 def _flag(want, _args=None):
     array = _array(want)
     write_text(f"{_member(array, device_of(want['local']))}/state", "-writemostly")
-    member = f"{_member(array, device_of(want['remote']))}/state"
+    remote = device_of(want["remote"])  # None when the device was started without it
+    member = f"{_member(array, remote)}/state" if remote else ""
     if os.path.exists(member):
         write_text(member, "writemostly")
 
