@@ -34,7 +34,7 @@ def test_a_time_base_is_set_and_noted_whether_the_remote_leg_is_there_or_not(tmp
         if path.endswith("dev-loop0/state"):
             noted.time_base = int((tmp_path / "bitmap" / "time_base").read_text())
     monkeypatch.setattr(_md_act, "write_text", write)
-    _md_act._set(WANT, {"time_base": WANT["time_base"]})  # pylint: disable=protected-access
+    _md_act._set(WANT, {"time_base": WANT["time_base"]})
     found = {f"dev-{leg}/state": (tmp_path / f"dev-{leg}" / "state").read_text() for leg in ("loop0", "loop1")}
     assert {path: text for path, text in found.items() if text} == written
     assert noted.time_base == 1728000
