@@ -252,6 +252,7 @@ class Faults(Drive):
             heal = self.state()[key]["last_heal"]
             row[f"{key}_heal"] = None if heal == before[key] else heal
         self.compare()
+        self.units()
         self.points(row)
         self.judge(name, row)
         return row

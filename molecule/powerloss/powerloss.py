@@ -96,6 +96,7 @@ class Crashes(Drive):
             device = self.state()[name]
             row["devices"][name] = {"acknowledged": self.acked[name], "found": self.records(name), "start": device["last_start"], "heal": device["last_heal"]}
         self.compare()
+        self.units()
         return row
 
     def equalize(self):

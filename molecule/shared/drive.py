@@ -117,6 +117,12 @@ class Drive:
         """Whether both file systems are mounted."""
         return self.owner("findmnt -n /srv/fast && findmnt -n /srv/safe", check=False).count("\n") == 1
 
+    def units(self):
+        """Wrong when one of the units of the owner has failed."""
+        failed = self.owner("systemctl list-units --failed --plain --no-legend 'indestructible*' '*-indestructible*' 'srv-*'")
+        if failed:
+            raise Wrong(f"a unit has failed: {failed}")
+
     def records(self, name):
         """How many whole records a device has; Wrong when an acknowledged one is missing."""
         done = self.lab.ssh(self.host, f"python3 /root/writer.py /srv/{name}/records verify {self.acked[name]}", check=False)

@@ -17,7 +17,7 @@ import threading
 import time
 
 from . import _host_config, _lifecycle
-from ._core import RUN_DIR, Locked, Problem, is_locked, read_text
+from ._core import RUN_DIR, Locked, Problem, is_locked, read_text, run
 from ._generations import place_of
 from ._guard_store import StoreWatch
 from ._loop import keep_order, loops, note_order
@@ -183,7 +183,10 @@ class Guard:
             self._starter.start()
 
     def _start_late(self, config):
-        """Start the devices whose local legs have come since the boot, and mount their file systems; in a thread, for both may take a while."""
+        """Start the devices whose local legs have come since the boot, and mount their file systems; in a thread, for both may take a while.
+
+        Once all run, the unit that starts them counts as started too, for else systemd would not stop them at shutdown.
+        """
         for name in _lifecycle.late():
             try:
                 device = _lifecycle.start_late(config, name)
@@ -196,6 +199,11 @@ class Guard:
                 pass  # a run of Ansible goes first
             except (Problem, OSError) as problem:
                 self._once(f"late {name}", f"device {name}: {problem}")
+        if not _lifecycle.late():
+            try:
+                run(["systemctl", "start", _lifecycle.UNIT], timeout=60)
+            except Problem as problem:
+                self.say(4, str(problem))
 
     def _publish(self, now):
         """Write down how far behind the stores are, for whoever asks; in memory, a moment old."""

@@ -22,6 +22,8 @@ from ._loop import find as find_loop
 from ._loop import loops, set_write_cache
 from ._mount import mount_at, parse_fstab, read_fstab, try_unmount
 
+UNIT = "indestructible-devices.service"  # runs start() and stop()
+
 
 def start(config, say):
     """Start every device that is not running, from its local leg alone; the guard brings the remote legs. Returns how many failed."""

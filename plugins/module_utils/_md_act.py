@@ -305,6 +305,8 @@ def _set(want, values):
         bound(want)
     if "time_base" in values:
         # md notes it on the legs only with something else of theirs, and refuses a bitmap on which it is below a second, as it may be at the creation
+        if read_text(_md(array, "array_state")) == "read-auto":  # until the first write, on Debian; such an array notes nothing
+            run(["mdadm", "--readwrite", f"/dev/{array}"])
         _flag(want)
         wait_until(lambda: read_super(want["local"]).bitmap.time_base == values["time_base"], 20, f"{array} to note the time base {values['time_base']}")
 
