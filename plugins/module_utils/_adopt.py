@@ -21,11 +21,10 @@ import os
 
 from . import _catalogue, _loopfile, _md, _md_act, _recovery, _seed
 from ._blank import find_content, find_use
-from ._blockdev import is_block, known_as, size_of, without_failures
+from ._blockdev import is_block, known_as, size_of
 from ._copy import Side, copy_differences
 from ._core import Problem, Step, converge, host_lock, human_size, load_record, read_text, run, wait_until, write_text
 from ._md_super import HEADER_SIZE, read_super
-from ._mount import mount_at
 from ._nilfs import Volume
 from ._points import newest_safe
 from ._when import iso
@@ -228,8 +227,7 @@ def _build(want, tell):
             _loops(want, "local", size=want["size"] + HEADER_SIZE, state="detached")
         _md_act.update_record(want, building=_thing(want["local"]))
         target = _md.device_of(want["local"]) or want["local"]  # past a loop its cache would not know
-    with without_failures(mount_at(_store_of(want)).source):
-        _seed.fill(want["remote"], target, remote.size, tell, holes=want["local"])
+    _seed.fill(want["remote"], target, remote.size, tell, holes=want["local"])
     with host_lock():
         _seed.enlist(want["remote"], target, 1 - remote.roles[remote.number], False)
         if want["local_kind"] == "file":

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import mmap
 import os
 import struct
 
@@ -27,6 +28,7 @@ __all__ = ["EDGE", "find_content", "find_data", "find_use", "is_zero", "size_of"
 
 EDGE = 4 * MIB
 _BLOCK = 1 * MIB
+_PAGE = 4096  # bytes
 _ZEROS = bytes(_BLOCK)
 
 # struct fiemap: start, length, flags, mapped extents, room for extents, reserved. struct fiemap_extent: logical, physical and
@@ -96,18 +98,47 @@ def _next_data(number, start, end):
 
     Asks for the extents of the file, because nilfs2 has them and knows no SEEK_DATA; where neither is to be had all is data.
     """
-    request = _FIEMAP.pack(start, end - start, FIEMAP_SYNC, 0, 1, 0) + bytes(_EXTENT.size)
     try:
-        answer = fcntl.ioctl(number, FS_IOC_FIEMAP, request)
+        found = _first_extent(number, start, end)
     except OSError:
         try:
             return os.lseek(number, start, os.SEEK_DATA), start
         except OSError as error:
             return (end, end) if error.errno == errno.ENXIO else (start, end)
-    if not _FIEMAP.unpack_from(answer)[3]:
-        return end, end
+    disk = None if found else _nilfs_disk(number)
+    if disk:
+        # nilfs2 says so, too, when it cannot read what it would have to tell; it tries that again when it is asked again
+        _check_answers(disk)
+        found = _first_extent(number, start, end)
+        _check_answers(disk)
+    return (max(start, found[0]), max(start, sum(found))) if found else (end, end)
+
+
+def _first_extent(number, start, end):
+    """(first byte, length) of the first extent in [start, end) of an open file, or None. Raises OSError."""
+    answer = fcntl.ioctl(number, FS_IOC_FIEMAP, _FIEMAP.pack(start, end - start, FIEMAP_SYNC, 0, 1, 0) + bytes(_EXTENT.size))
     logical, _physical, length = _EXTENT.unpack_from(answer, _FIEMAP.size)[:3]
-    return max(start, logical), max(start, logical + length)
+    return (logical, length) if _FIEMAP.unpack_from(answer)[3] else None
+
+
+def _nilfs_disk(number):
+    """Path of the disk of the nilfs2 volume that an open file is on, or None."""
+    device = os.fstat(number).st_dev
+    name = os.path.basename(os.path.realpath(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"))
+    return f"/dev/{name}" if os.path.isdir(f"/sys/fs/nilfs2/{name}") else None
+
+
+def _check_answers(disk):
+    """Raise Problem unless a disk can be read right now."""
+    try:
+        number = os.open(disk, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        try:
+            with mmap.mmap(-1, _PAGE) as page:
+                os.preadv(number, [page], 0)
+        finally:
+            os.close(number)
+    except OSError as error:
+        raise Problem(f"{disk} cannot be read ({error.strerror}), so what is in its files cannot be told; once it answers again, try again") from None
 
 
 def find_content(path, full=False):

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -112,23 +111,6 @@ def _array_of(disk):
         if block[:4] == b"\xfc\x4e\x2b\xa9":
             return block[16:32].hex()
     return None
-
-
-def failed_requests(path):
-    """How many requests to the SCSI disk under a block device have failed since it appeared; None where the kernel does not count them."""
-    base = sysfs_of(path)
-    count = read_text(f"{os.path.dirname(base) if os.path.exists(f'{base}/partition') else base}/device/ioerr_cnt")
-    return int(count, 16) if count else None
-
-
-@contextlib.contextmanager
-def without_failures(path):
-    """Raise Problem at the end when requests to a disk failed meanwhile: nilfs2 tells a hole where it cannot read what is in a file, and no error."""
-    before = failed_requests(path)
-    yield
-    if failed_requests(path) != before:
-        raise Problem(f"{path} answered with errors while it was read, so what was read of it may be incomplete and is not used. See dmesg; once it answers "
-                      "again, try again")
 
 
 def find_holder(path):

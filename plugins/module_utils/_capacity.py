@@ -38,13 +38,18 @@ Sample = namedtuple("Sample", "time clean segments peak")
 Usage = namedtuple("Usage", "uuid clean segments reserved segment")
 
 
-def usage_of(disk, percent):
-    """The Usage of a mounted volume by the kernel name of its disk (or None), percent being the reserved share; waits for nothing. None when there is none."""
+def usage_of(disk, percent, known=None):
+    """The Usage of a mounted volume by the kernel name of its disk (or None), percent being the reserved share; waits for nothing. None when there is none.
+
+    known: a Usage of the same volume, of which only what is free is asked anew.
+    """
     base = f"/sys/fs/nilfs2/{disk}"
     clean = read_text(f"{base}/segments/clean_segments") if disk else None
     if clean is None:
         return None
     try:
+        if known:
+            return known._replace(clean=int(clean))
         segments, blocks, size = (int(read_text(f"{base}/{name}") or 0) for name in ("segments/segments_number", "segments/blocks_per_segment", "blocksize"))
         return Usage(read_text(f"{base}/uuid"), int(clean), segments, reserved_segments(segments, percent), blocks * size)
     except ValueError:

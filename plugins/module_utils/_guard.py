@@ -17,13 +17,12 @@ import threading
 import time
 
 from . import _host_config, _lifecycle
-from ._core import RUN_DIR, Locked, Problem, is_locked, read_text, run
+from ._core import GUARD_STATE, RUN_DIR, Locked, Problem, guard_told, is_locked, run
 from ._generations import place_of
 from ._guard_store import StoreWatch
 from ._loop import keep_order, loops, note_order
 from ._metrics import metrics
 
-STATE = f"{RUN_DIR}/guard.json"
 METRICS_DIR = "/run/indestructible-metrics"  # apart from RUN_DIR, which is for root alone
 METRICS = f"{METRICS_DIR}/indestructible.prom"
 _METRICS = 5.0  # seconds
@@ -49,14 +48,6 @@ def _program():
     except OSError:
         return None
     return (about.st_ino, about.st_mtime_ns)
-
-
-def _told():
-    """What the guard before this one told last (dict), in this boot; empty when there was none."""
-    try:
-        return json.loads(read_text(STATE) or "{}")
-    except ValueError:
-        return {}
 
 
 class Guard:
@@ -118,7 +109,7 @@ class Guard:
             self._once("the configuration", str(problem))
             return
         old = {store.name: store for store in self.stores}
-        self.stores, before_us = [], {} if self.started else _told()
+        self.stores, before_us = [], {} if self.started else guard_told()
         for store in self.config.stores.values():
             devices = [device for device in self.config.devices.values() if device["store"] == store["name"]]
             before = old.pop(store["name"], None)
@@ -214,9 +205,9 @@ class Guard:
         } for store in self.stores}
         devices = {device.name: {"replication": device.mode, "state": device.state, "store": store.name} for store in self.stores for device in store.devices}
         os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
-        with open(f"{STATE}.new", "w", encoding="utf-8") as file:
-            json.dump({"time": round(time.time(), 1), "stores": stores, "devices": devices}, file)
-        os.replace(f"{STATE}.new", STATE)
+        with open(f"{GUARD_STATE}.new", "w", encoding="utf-8") as file:
+            file.write(json.dumps({"time": round(time.time(), 1), "stores": stores, "devices": devices}))
+        os.replace(f"{GUARD_STATE}.new", GUARD_STATE)
         if now - self._measured >= _METRICS:
             self._measured = now
             os.makedirs(METRICS_DIR, mode=0o755, exist_ok=True)

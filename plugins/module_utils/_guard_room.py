@@ -38,6 +38,7 @@ class RoomWatch:
         self._seen, self._total, self._committed, self._request = {}, 0, 0, 0  # bytes written to the remote legs; bytes of a request
         self._second, self._peak = (0.0, 0), 0
         self._fine, self._sampled, self._saved, self._glanced = [], 0.0, 0.0, 0.0
+        self._disk = None  # kernel name, at the last look
         self._recent, self._lock = 0, threading.Lock()
 
     def learn(self, disk):
@@ -67,16 +68,18 @@ class RoomWatch:
 
     def look(self, now, disk, remotes):
         """See what is free; remotes: kernel names of the remote legs that are in. Returns whether they have to go out."""
-        self.usage = usage = usage_of(disk, self.percent)
-        if usage is None:
+        again = disk != self._disk or self.is_near or now - self._glanced >= 1
+        self.usage, self._disk = usage_of(disk, self.percent, None if again else self.usage), disk
+        if self.usage is None:
             return False
+        usage = self.usage
         self._open(usage)
-        if self.is_near or now - self._glanced >= 1:
+        if again or self.is_near:  # what can come within a second is in the margin
             self._glanced = now
             self._measure(now, remotes)
-        # a request counts as written when it is over, so those under way are dirty too
-        under_way = sum(inflight_writes(name) for name in remotes) * self._request if remotes else 0
-        self.limit = out_at(usage, self._total - self._committed + under_way, self.peak)
+            # a request counts as written when it is over, so those under way are dirty too
+            under_way = sum(inflight_writes(name) for name in remotes) * self._request if remotes else 0
+            self.limit = out_at(usage, self._total - self._committed + under_way, self.peak)
         if now - self._sampled >= _FINE:
             self._sampled = now
             self._sample(now)

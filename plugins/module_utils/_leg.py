@@ -11,18 +11,13 @@ from __future__ import annotations
 import os
 
 from . import _loopfile, _md, _md_act
-from ._core import Problem, converge, load_record
+from ._core import Problem, converge
 from ._host_config import mirror_of
 
 
 def take_out(device):
     """Take the remote leg of a device (a dict of the Config) out until somebody brings it back. Returns what converge() does."""
-    result = _converge(device, "detached")
-    if not load_record("devices", device["name"]).get("detached"):
-        # the guard had taken it out, and would bring it back
-        _md_act.update_record(mirror_of(device, "detached"), detached=True)
-        result.update(changed=True, actions=result["actions"] + [f"note that the remote leg of {device['name']}, which is out already, is to stay out"])
-    return result
+    return _converge(device, "detached")
 
 
 def bring(device):

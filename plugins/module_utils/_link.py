@@ -107,7 +107,7 @@ class Link:
         """Find the session anew, and see that it has the timeout that it should have, also when it had broken while hasten() was needed."""
         session = self.session()
         self._state = session and node.state_attribute(session["id"])
-        self.hasten(hastened, deadline)
+        self._hasten(session, hastened, deadline)
 
     def reaches(self, disk):
         """Whether a disk (kernel name) is one of the session's."""
@@ -119,7 +119,9 @@ class Link:
 
         For then there is no connection any more that abort() could end, and the replacement timeout would come on top of the time that the noops took.
         """
-        session = self.session()
+        self._hasten(self.session(), wanted, deadline)
+
+    def _hasten(self, session, wanted, deadline):
         if session and session["state"] == "LOGGED_IN":  # else the kernel takes no other timeout; ensure() sets it when the session is back
             found_out = sum(session["live"][key] or 0 for key in ("noop_out_interval", "noop_out_timeout"))
             seconds = self._replacement_timeout()

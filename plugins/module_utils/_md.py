@@ -349,7 +349,14 @@ def _plan_assemble(want, state, check_mode):
     if want["state"] == "attached":
         _need_device(state["remote"], check_mode)
         steps.append(_attach_step(want, state, check_mode))
+    elif not want.get("passing"):
+        steps += _plan_wish(want, state)
     return steps + _plan_settings(want, dict(state, size=local.size), check_mode)
+
+
+def _plan_wish(want, state):
+    """A remote leg that is out, but by nobody's wish, is one that the guard would bring back."""
+    return [] if state["_record"].get("detached") else [Step("wish", f"note that the remote leg of {want['name']}, which is out, is to stay out")]
 
 
 def _is_trusted(state, local):
@@ -401,6 +408,8 @@ def _plan_live(want, state, check_mode):
         steps.append(Step("detach", f"take the remote leg {want['remote']} of {name} out, because writes may have overtaken each other on their way to it",
                           {"doubt": True}))
         state = dict(state, write_behind=0)
+    if want["state"] == "detached" and not steps:
+        steps += _plan_wish(want, state)
     if want["state"] == "attached" and (doubted or state["state"] == "detached"):
         if not state["remote"]["device"]:
             raise Problem(f"{name}: the remote leg {want['remote']} is not there (no file, or no loop device over it); the device runs from its local leg")

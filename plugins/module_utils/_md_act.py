@@ -17,7 +17,8 @@ import uuid
 
 from . import _catalogue
 from ._blank import next_data
-from ._core import MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, load_record, read_text, run, save_file, save_record, wait_until, write_text
+from ._core import (MIB, RUN_DIR, STATE_DIR, CommandFailed, Problem, forget_record, guard_told, load_record, read_text, run, save_file, save_record,
+                    wait_until, write_text)
 from ._loop import note_order
 from ._md import CREATION_TIME_BASE, HELD, LIVE, PHASE_CREATING, REQUEST, conf_file, device_of, holder_of, request_limit, unfinished_rollback
 from ._md_super import HEADER_SIZE, count_ranges, merge_ranges, read_leg, read_super
@@ -32,7 +33,7 @@ _SETTINGS = {"write_behind": "bitmap/backlog", "time_base": "bitmap/time_base", 
 def perform(want, step):
     """Carry out one step; raises Problem."""
     {"create": _create, "assemble": _assemble, "attach": _attach, "detach": _detach, "grow": _grow, "set": _set, "flag": _flag,
-     "bound": bound, "remember": _remember, "stop": _stop, "forget": _forget}[step.verb](want, step.args)
+     "bound": bound, "remember": _remember, "stop": _stop, "forget": _forget, "wish": _wish}[step.verb](want, step.args)
 
 
 def _array(want):
@@ -288,7 +289,16 @@ def _detach(want, args):
         more["unsafe_from"] = load_record("devices", want["name"]).get("unsafe_from") or committed + 1
     else:
         keep_listed(want)
+        told = guard_told()
+        good = told.get("stores", {}).get(told.get("devices", {}).get(want["name"], {}).get("store"), {}).get("checkpoint")
+        if good and not recovering:  # what has come after it may be incomplete
+            more["unsafe_from"] = load_record("devices", want["name"]).get("unsafe_from") or good + 1
     update_record(want, clean_detach=bool(committed) or None, detached=args.get("by_wish") or None, leaving=None, **more)
+
+
+def _wish(want, _args):
+    """The remote leg is out already: note that it is to stay so."""
+    update_record(want, detached=True)
 
 
 def _grow(want, _args):

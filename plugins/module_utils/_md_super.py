@@ -96,7 +96,7 @@ def parse_bitmap(block):
     """The Bitmap in bytes that begin with its superblock, or None when its state says that it is not to be believed."""
     events, cleared, size = struct.unpack_from("<QQQ", block, 24)
     state, chunk, time_base, write_behind = struct.unpack_from("<IIII", block, 48)
-    if state & 1 or not chunk:  # BITMAP_STALE
+    if state & 2 or not chunk:  # BITMAP_STALE
         return None
     size *= 512
     return Bitmap(events, cleared, chunk, time_base, write_behind, size, dirty_ranges(block[256:], -(-size // chunk)))

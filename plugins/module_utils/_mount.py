@@ -32,7 +32,7 @@ Entry = namedtuple("Entry", "source point fstype options dump check")
 
 def unescape(text):
     """Text of a field of mountinfo or fstab: \\040 is a space, and so on."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text)
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text) if "\\" in text else text
 
 
 def escape(text):

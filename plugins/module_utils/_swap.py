@@ -22,7 +22,7 @@ import time
 
 from . import _capacity, _catalogue, _cleaner, _generations, _loopfile, _md, _md_act, _nilfs_volume, _owner, _recovery, _seed
 from ._blockdev import is_block, known_as, size_of
-from ._core import (RUN_DIR, Problem, Step, converge, forget_record, host_lock, human_size, list_records, load_record, read_text, run, save_file,
+from ._core import (RUN_DIR, Problem, Step, converge, forget_record, guard_told, host_lock, human_size, list_records, load_record, read_text, run, save_file,
                     save_record, wait_for, wait_until)
 from ._host_config import in_file, is_ours, mirror_of
 from ._link import Link
@@ -33,7 +33,6 @@ from ._mount import fstab_without, mount_at, read_fstab, try_unmount, unmount, w
 from ._nilfs import Volume, read_super, reserved_segments
 
 _FRESH = 5  # seconds for which the guard's word counts
-_GUARD_STATE = f"{RUN_DIR}/guard.json"
 _MOMENT = 30  # seconds that unmounting the old volume may take before the way to it is cut
 _BUSY = 10  # seconds for which whoever uses the old volume is waited for
 
@@ -194,15 +193,7 @@ def _volume(want, args, _tell):
         for device in want["devices"]:
             _md_act.update_record(mirror_of(device), hold=True)
     began = time.time()
-    wait_until(lambda: not began - _FRESH < _guard_told() < began + 0.5, 3 * _FRESH, "the guard to hold the bitmaps")
-
-
-def _guard_told():
-    """When the guard told last how it is (seconds since the epoch); 0 when it never did."""
-    try:
-        return json.loads(read_text(_GUARD_STATE) or "{}").get("time", 0)
-    except ValueError:
-        return 0
+    wait_until(lambda: not began - _FRESH < guard_told().get("time", 0) < began + 0.5, 3 * _FRESH, "the guard to hold the bitmaps")
 
 
 def _new_leg(want, device):

@@ -9,13 +9,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from . import _generations, _md, _nilfs_volume, _recovery, _swap
 from ._cleaner import unit_of
-from ._core import RUN_DIR, Problem, human_size, list_records, load_record, read_text
+from ._core import Problem, guard_told, human_size, list_records, load_record, read_text
 from ._filesystem import read_filesystem
 from ._host_config import late
 from ._iscsi_node import luns, sessions
@@ -35,7 +34,7 @@ def read_whole():
 def _guarded():
     """What the guard told last about the stores, by name; empty when there is no guard that could know."""
     try:
-        told = json.loads(read_text(f"{RUN_DIR}/guard.json") or "{}")
+        told = guard_told()
         return told["stores"] if time.time() - told["time"] < _FRESH else {}
     except (KeyError, TypeError, ValueError):
         return {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.indestructible.block.plugins.module_utils import _blank
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
 
 PART = 1 << 20
 
@@ -60,3 +61,38 @@ def test_a_byte_in_the_middle_is_found_in_full_only(tmp_path):
         file.write(b"x")
     assert _blank.find_content(str(path)) is None
     assert _blank.find_content(str(path), full=True) == f"data at byte {10 * PART}"
+
+
+def volume(monkeypatch, answers, works):
+    """A nilfs2 volume: answers are what FIEMAP gives in turn, works whether its disk can be read when it is tried. Returns how often it was tried, a list."""
+    asked, answers, works = [], iter(answers), iter(works)
+
+    def check(disk):
+        asked.append(disk)
+        if not next(works):
+            raise Problem(f"{disk} cannot be read")
+    monkeypatch.setattr(_blank, "_nilfs_disk", lambda number: "/dev/sda")
+    monkeypatch.setattr(_blank, "_check_answers", check)
+    monkeypatch.setattr(_blank, "_first_extent", lambda number, start, end: next(answers))
+    return asked
+
+
+def test_data_that_could_not_be_read_at_first_is_no_hole(tmp_path, monkeypatch):
+    (tmp_path / "leg").write_bytes(bytes(4096))
+    volume(monkeypatch, [None, (1024, 512)], [True, True])
+    assert _blank.next_data(str(tmp_path / "leg"), 0, 4096) == 1024
+
+
+@pytest.mark.parametrize("works", [[False], [True, False]])
+def test_nothing_is_told_of_a_file_whose_disk_cannot_be_read(tmp_path, monkeypatch, works):
+    (tmp_path / "leg").write_bytes(bytes(4096))
+    volume(monkeypatch, [None, None], works)
+    with pytest.raises(Problem, match="/dev/sda cannot be read"):
+        _blank.next_data(str(tmp_path / "leg"), 0, 4096)
+
+
+def test_a_disk_is_asked_only_when_a_hole_goes_to_the_end(tmp_path, monkeypatch):
+    (tmp_path / "leg").write_bytes(bytes(4096))
+    asked = volume(monkeypatch, [(0, 512), None, None], [True, True])
+    assert _blank.next_data(str(tmp_path / "leg"), 0, 4096) == 0 and not asked
+    assert _blank.next_data(str(tmp_path / "leg"), 512, 4096) == 4096 and asked == ["/dev/sda"] * 2

@@ -295,7 +295,8 @@ def assemble(host, want, local, remote, **more):
 
 def test_a_clean_device_starts_from_both_legs(host):
     assert assemble(host, {}, local_super(), remote_super()) == ([], {"both": True, "bad_blocks": False})
-    assert assemble(host, {"state": "detached"}, local_super(), remote_super()) == ([], {"both": False, "bad_blocks": False, "pending": [], "compare": False})
+    alone = {"both": False, "bad_blocks": False, "pending": [], "compare": False}
+    assert assemble(host, {"state": "detached"}, local_super(), remote_super()) == (["wish"], alone)
 
 
 @pytest.mark.parametrize("record, time_base, compare", [
@@ -309,13 +310,14 @@ def test_after_a_crash_the_chunks_of_both_bitmaps_are_noted(host):
     """The kernel drops what the bitmap says when one leg is started alone, so all that either lists has to come along."""
     dirty = (local_super([(1, 2), (9, 9)], clean=False), remote_super([(2, 4)], clean=False))
     assert assemble(host, {}, *dirty) == (["attach"], {"both": False, "bad_blocks": False, "pending": [(1, 4), (9, 9)], "compare": False})
-    assert assemble(host, {"state": "detached"}, *dirty) == ([], {"both": False, "bad_blocks": False, "pending": [(1, 4), (9, 9)], "compare": False})
+    alone = {"both": False, "bad_blocks": False, "pending": [(1, 4), (9, 9)], "compare": False}
+    assert assemble(host, {"state": "detached", "passing": True}, *dirty) == ([], alone)
 
 
 def test_a_device_whose_remote_leg_is_gone_is_started_only_when_told(host):
     state = host.state(local_super(clean=False), None, remote__path="/gone", remote__state="absent", remote__device=None, remote__size=None)
     assert refusal(host.want(), state) == "leg /gone: it does not exist"
-    assert verbs(host.want(state="detached"), state) == ["assemble"]
+    assert verbs(host.want(state="detached"), state) == ["assemble", "wish"]
 
 
 def test_a_remote_leg_in_place_of_a_lost_one_must_be_blank_and_large_enough(host):
@@ -348,7 +350,7 @@ def test_an_array_that_udev_made_of_a_lone_leg_is_stopped_first(host):
     ("in sync", "detached", ["detach"]),
     ("recovering", "detached", ["detach"]),
     ("faulty", "detached", ["detach"]),
-    ("outside", "detached", []),
+    ("outside", "detached", ["wish"]),
     ("in sync", "stopped", ["stop"]),
     ("outside", "stopped", ["stop"]),
     ("in sync", "absent", ["stop", "forget"]),
@@ -359,6 +361,12 @@ def test_a_device_that_runs(host, remote, wanted, steps):
         state["_supers"] = (local_super(), None)
     assert verbs(host.want(state=wanted), state) == steps
     assert verbs(host.want(state=wanted), state, check_mode=True) == steps
+
+
+def test_that_a_leg_is_to_stay_out_is_noted_once(host):
+    state = host.live("outside")
+    state["_record"]["detached"] = True
+    assert verbs(host.want(state="detached"), state) == []
 
 
 def test_a_device_that_runs_from_its_remote_leg_alone_is_left_alone(host):
@@ -379,7 +387,7 @@ def test_a_remote_leg_that_is_not_there_is_named(host):
 def test_a_remote_leg_that_cannot_be_read_may_stay_out(host):
     words = f"cannot read {host.remote} at byte 4096: Input/output error"
     state = host.live("unreadable", _unreadable=words)
-    assert verbs(host.want(state="detached"), state) == []
+    assert verbs(host.want(state="detached"), state) == ["wish"]
     assert verbs(host.want(state="stopped"), state) == ["stop"]
     assert refusal(host.want(), state) == f"db: {words}; nothing was done"
 

@@ -104,7 +104,7 @@ def test_a_bitmap_is_read_field_by_field():
     assert found == _md_super.Bitmap(events=77, cleared=70, chunk=65536, time_base=30, write_behind=256, size=10 * 65536, dirty=[(0, 0), (7, 7), (9, 9)])
 
 
-@pytest.mark.parametrize("more", [{"state": 1}, {"chunk": 0}])
+@pytest.mark.parametrize("more", [{"state": 2}, {"chunk": 0}])
 def test_a_bitmap_that_is_not_to_be_believed_is_none(more):
     assert _md_super.parse_bitmap(bitmap(b"\0\0", **more)) is None
 
