@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the benchmark does on the owner, with nothing but the standard library; prints JSON.
 
-    latency FOLDER SECONDS MIB [ARRAY]   append 4 KiB and fsync it, a hundred times a second and then as fast as it goes; then write MIB MiB in
+    latency FOLDER SECONDS MIB [ARRAY | FILE PACED FLAT]
+                                         append 4 KiB and fsync it, a hundred times a second and then as fast as it goes; then write MIB MiB in
                                          one go with an fsync at the end. ARRAY (mdN): both legs are in before and after, or the answer says
-                                         that they were not
+                                         that they were not; it tells what was written to the remote leg a second, WRITES,BYTES. FILE: another
+                                         process writes that much to it meanwhile (PACED, FLAT)
     commit FILE VOLUME HOW KIB COUNT     dirty KIB KiB of FILE and commit them by HOW (fdatasync, fsync, sync), COUNT times
     process UNIT SECONDS                 memory and processor time of the main process of a unit over so many seconds
     write FILE SECONDS                   write and fsync 4 KiB all over a file, as fast as it goes
@@ -25,6 +27,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import statistics
 import struct
 import subprocess
@@ -102,15 +105,53 @@ def stream(folder, size, name="bench.data", keep=False):
     return size * (1 << 20) / took / 1e6
 
 
-def latency(folder, seconds, size, array=None):
-    before = whole(array, 60) if array else True
-    answers = []
-    for work in (lambda: percentiles(append(folder, float(seconds), PAUSE)), lambda: percentiles(append(folder, float(seconds), 0)),
-                 lambda: stream(folder, int(size))):
+def written(array):
+    """Writes to the write-mostly leg of an array and their bytes, since it appeared."""
+    leg = next(path for path in glob.glob(f"/sys/block/{array}/md/dev-*") if "write_mostly" in text(f"{path}/state"))
+    found = text(f"{leg}/block/stat").split()
+    return int(found[4]), int(found[6]) * 512
+
+
+@contextlib.contextmanager
+def beside(path, writes, size):
+    """Meanwhile another process writes to a file: so many writes a second, and bytes."""
+    child = os.fork()
+    if not child:
+        try:
+            scatter(path, writes, max(512, int(size / max(writes, 1)) // 512 * 512))
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def scatter(path, rate, block):
+    """Write blocks of so many bytes to 256 MiB of a file, so many a second, for ever."""
+    handle, data, done, began = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), os.urandom(block), 0, time.monotonic()
+    while True:
+        for number in range(done, int((time.monotonic() - began) * rate)):
+            os.pwrite(handle, data, number * block % (256 << 20))
+            done = number + 1
+        time.sleep(0.005)
+
+
+def latency(folder, seconds, size, other=None, *load):
+    array = None if load else other
+    whole_before = whole(array, 60) if array else True
+    answers = {"written": {}}
+    for number, (how, pause) in enumerate((("paced", PAUSE), ("flat", 0))):
         settle()
-        answers.append(work())
+        before = written(array) if array else (0, 0)
+        with beside(other, *(float(word) for word in load[number].split(","))) if load else contextlib.nullcontext():
+            answers[how] = percentiles(append(folder, float(seconds), pause))
+        answers["written"][how] = [(now - was) / float(seconds) for now, was in zip(written(array) if array else (0, 0), before)]
     settle()
-    return {"paced": answers[0], "flat": answers[1], "speed": answers[2], "whole": before and (not array or whole(array))}
+    answers["speed"] = stream(folder, int(size))
+    settle()
+    return dict(answers, whole=whole_before and (not array or whole(array)))
 
 
 def used(disk):

@@ -14,6 +14,7 @@ STORE, OWNER = "store1", "owner1"
 NAME = "iqn.2026-11.org.example"
 SIZE = "640M"
 MODES = {"async": "async", "sync": "sync", "alone": "async"}  # devices with a file system, and their replication
+LEGS = "/var/lib/indestructible/stores/vault"  # where the store is mounted
 NAIVE = "/mnt/naive"  # where the second LUN is mounted, with nothing set that the manuals do not ask for
 DISKS = (16384, 8192, 1024)  # MiB, sparse: the LUN of the devices, the second LUN, the disk of DRBD
 

@@ -45,10 +45,9 @@ Description=Cleaner of {point}, which keeps the history of {period}
 StartLimitIntervalSec=0
 
 [Service]
-Type=forking
-# it forks twice, and the first child must not be taken for it
-GuessMainPID=no
-ExecStart=/sbin/nilfs_cleanerd -c {rules} /dev/disk/by-uuid/{uuid} {point}
+Type=exec
+# -n, as mount.nilfs2 gives it: without it it forks twice, and nobody knows when it is there
+ExecStart=/sbin/nilfs_cleanerd -n -c {rules} /dev/disk/by-uuid/{uuid} {point}
 Restart=always
 RestartSec=5
 TimeoutStopSec=5
