@@ -45,9 +45,10 @@ Description=Cleaner of {point}, which keeps the history of {period}
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
-# -n, as mount.nilfs2 gives it: without it it forks twice, and nobody knows when it is there
-ExecStart=/sbin/nilfs_cleanerd -n -c {rules} /dev/disk/by-uuid/{uuid} {point}
+Type=forking
+# it forks twice, and the first child must not be taken for it
+GuessMainPID=no
+ExecStart=/sbin/nilfs_cleanerd -c {rules} /dev/disk/by-uuid/{uuid} {point}
 Restart=always
 RestartSec=5
 TimeoutStopSec=5
@@ -94,7 +95,15 @@ def start(device, record, uuid, point, seconds):
         save_file(path, text)
     run(["systemctl", "daemon-reload"])
     run(["systemctl", "restart", unit_of(record)], timeout=60)
-    wait_until(lambda: cleaners(device, point), 10, f"the cleaner of {point} to start")
+    wait_until(lambda: any(_is_settled(number, point) for number in cleaners(device, point)), 10, f"the cleaner of {point} to start")
+
+
+def _is_settled(number, point):
+    """Whether a cleaner has forked for the last time: only then does it open its volume. Before that whoever looks may miss it between two forks."""
+    try:
+        return any(os.readlink(f"/proc/{number}/fd/{name}") == point for name in os.listdir(f"/proc/{number}/fd"))
+    except OSError:
+        return False
 
 
 def stop(record):
