@@ -60,7 +60,8 @@ options:
       state:
         description:
           - V(attached), the device runs on both legs; a remote leg that was out is healed.
-          - V(detached), the device runs on its local leg alone and its bitmap notes what changes.
+          - V(detached), the device runs on its local leg alone and its bitmap notes what changes; the guard, which brings back what it has taken out itself,
+            leaves it so.
           - V(stopped), the device does not run.
           - V(absent), the device does not run and this host forgets it; its legs stay as they are.
         type: str
