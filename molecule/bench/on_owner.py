@@ -118,17 +118,21 @@ def beside(path, writes, size):
     child = os.fork()
     if not child:
         try:
-            scatter(path, writes, max(512, int(size / max(writes, 1)) // 512 * 512))
+            pour(path, writes, max(512, int(size / max(writes, 1)) // 512 * 512))
         finally:
             os._exit(1)
     try:
         yield
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        early = os.waitpid(child, os.WNOHANG)[0]
+        if not early:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    if early:
+        raise RuntimeError(f"the process that was to write to {path} ended early")
 
 
-def scatter(path, rate, block):
+def pour(path, rate, block):
     """Write blocks of so many bytes to 256 MiB of a file, so many a second, for ever."""
     handle, data, done, began = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), os.urandom(block), 0, time.monotonic()
     while True:
