@@ -222,6 +222,53 @@ class Adopt(Drive):
         self.check(row)
         return row
 
+    def leg_fails(self):
+        """a local leg fails while the device is written to, and the host loses its power"""
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.owner("rm -f /srv/*/records")
+        self.start_told_load()
+        time.sleep(3)
+        image = "/var/lib/indestructible/fast.img"
+        self.owner(f"echo faulty >/sys/block/$(basename $(readlink -f /dev/md/fast))/md/dev-$(basename $(losetup -nO NAME -j {image}))/state")
+        self.until(lambda: self.owner("grep alone /var/lib/indestructible/records/devices/fast.json", check=False), 20, "the guard to note it")
+        time.sleep(5)  # what is written now only the remote leg has
+        self.crash()
+        self.lab.boot(self.host)
+        self.until(lambda: self.owner("journalctl -b -u indestructible-guard -o cat | grep 'so writes that were acknowledged are on the remote leg alone'",
+                                      check=False), 90, "the guard to see that the local leg is the older one")
+        self.owner("journalctl -b -u indestructible-devices -o cat | grep 'device fast: fast: its local leg .* failed while it ran' && findmnt -n /srv/safe")
+        if self.owner("findmnt -n /srv/fast", check=False):
+            raise Wrong("the device runs from a local leg that lacks acknowledged writes")
+        self.owner(f"losetup -d $(losetup -nO NAME -j {image}); rm {image}")
+        self.adopt(self.host)
+        row = {}
+        self.check(row)
+        return row
+
+    def cut_off(self):
+        """the owner is cut off while it writes, and comes back once another host has adopted the store"""
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.owner("rm -f /srv/*/records")
+        self.start_told_load()
+        time.sleep(5)
+        early = self.told()
+        time.sleep(LAG + 1)
+        self.lab.cut(self.host)
+        self.died, lost = time.time(), self.host
+        self.reader.kill()
+        self.reader.wait()
+        self.acked = dict(self.told(), fast=early["fast"])
+        self.adopt()
+        self.lab.mend(lost)
+        self.until(lambda: self.lab.ssh(lost, "journalctl -u indestructible-guard -o cat | grep 'another host owns it, so it was unmounted'",
+                                        check=False).stdout, 120, "the lost host to let the volume go")
+        if self.lab.ssh(lost, "findmnt -n --types nilfs2", check=False).stdout:
+            raise Wrong("the lost host still has the volume mounted")
+        row = {}
+        self.check(row)
+        self._forget(lost)
+        return row
+
     def lose_legs(self):
         """The owner comes back without its local legs, with the link mended, and adopts its own store; returns what the playbook said."""
         self.lab.boot(self.host)
@@ -233,7 +280,7 @@ class Adopt(Drive):
         return self.adopt(self.host)
 
 
-CASES = ("refused", "destroyed", "interrupted", "healing", "disk", "disk_degraded")
+CASES = ("refused", "destroyed", "interrupted", "healing", "disk", "disk_degraded", "leg_fails", "cut_off")
 
 
 def main():

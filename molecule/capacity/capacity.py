@@ -69,10 +69,9 @@ class Capacity(Drive):
             if len(told) != 2:
                 raise Wrong(f"{name}: the application met an error: {' '.join(told)}")
             row[f"{name}_written"], row[f"{name}_wait"] = int(told[0]), float(told[1])
-        self.until(lambda: self.owner("cat /root/load.json", check=False), 150, "the records to end")
-        noted = json.loads(self.owner("cat /root/load.json"))
+        noted, _lag = self.end_load(150)
         for name in NAMES:
-            row[f"{name}_stall"], self.acked[name] = noted["files"][name]["longest"], noted["files"][name]["records"]
+            row[f"{name}_stall"] = noted[name]["longest"]
             row[f"{name}_records"] = self.records(name)
             if row[f"{name}_stall"] > STALL:
                 raise Wrong(f"{name}: the application waited for {row[f'{name}_stall']} s")
@@ -179,7 +178,7 @@ class Capacity(Drive):
         """A steady writer, and what a guard that has not seen more than its beginning says of its end."""
         since, row = self.mark(), {"part": f"{RATE} MiB/s on fast"}
         self.start_records(3)
-        self.until(lambda: self.owner("cat /root/load.json", check=False), 60, "the records to end")
+        self.end_load(60)
         safe = self.told()
         self.owner("systemctl stop indestructible-guard; rm -f /var/lib/indestructible/capacity/*; true")
         self.start_fill(("direct",), RATE)
@@ -242,14 +241,12 @@ class Capacity(Drive):
         done = self.play("site", "--extra-vars", "size=512M")
         if done.returncode:
             raise Wrong(f"site failed: {done.stdout[-3000:]}")
-        self.until(lambda: self.owner("cat /root/load.json", check=False), 90, "the writers to end")
-        state, noted = self.ask("status"), json.loads(self.owner("cat /root/load.json"))["files"]
+        (noted, _lag), state = self.end_load(90), self.ask("status")
         row.update(store=[before, state["stores"][0]["size"]], fast_stall=noted["fast"]["longest"], safe_stall=noted["safe"]["longest"])
         if state["stores"][0]["size"] != sectors << 9 or self.state()["fast"]["size"] != 512 << 20:
             raise Wrong(f"they have not grown: {row}, {self.state()['fast']['size']}")
         if int(self.owner("stat -fc '%b %S' /srv/fast | awk '{printf \"%.0f\", $1 * $2}'")) < 400 << 20:
             raise Wrong("the file system has not grown")
-        self.acked = {name: noted[name]["records"] for name in NAMES}
         for name in NAMES:
             self.records(name)
         self.until(self.is_healed, 60, "both devices to be attached")

@@ -20,9 +20,12 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "shared"))
 
-from drive import NAMES, PROOF, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
+from drive import DEADLINE, LAID, NAMES, PROOF, STALL, Drive, LabError, Wrong, save  # noqa: E402  pylint: disable=wrong-import-position
 
 CHUNK = 8 << 20  # bytes, of the bitmap
+LAG = DEADLINE + 2  # seconds that a remote leg may be behind while it is in: commit_interval, the deadline, and the guard's notice of it
+SLIGHT = ("target_service", "guard_killed", "guard_stopped", "guard_hangs")  # after these there need not be anything to heal
+CACHES = ["write back", "write through"]  # of the remote legs of a sync device and of an async one
 # nilfs2 tells a hole of what it cannot read; nobody may believe that
 HOLES = """
 import os, sys
@@ -40,6 +43,10 @@ except (_core.Problem, OSError) as problem:
 
 class Faults(Drive):
     """The faults, as methods with a docstring of one line; each returns when it is over."""
+
+    def __init__(self):
+        super().__init__()
+        self.took = {}  # what a fault has to say of itself, for its row
 
     # the faults
 
@@ -62,10 +69,47 @@ class Faults(Drive):
         time.sleep(8)  # by when all is committed
         self.lab.cut("store1")
         self.until(lambda: self.owner("cat /sys/class/iscsi_session/*/state") != "LOGGED_IN", 15, "the session to break", pause=0.05)
-        self.until(lambda: all(device["state"] == "detached" for device in self.state().values()), 3, "the legs to be out before anything waits", pause=0.1)
+        self.until(self.is_out, 3, "the legs to be out before anything waits", pause=0.1)
         self.start_load(30)
         time.sleep(8)
         self.lab.mend("store1")
+
+    def cut_known(self):
+        """link cut, and one write to each of twelve chunks"""
+        self.owner("pkill -f '[l]oad.py'; true")
+        self.lay()
+        self.until(lambda: not any(map(self.dirty, NAMES)), 60, "md to list nothing any more")
+        before = {name: self.state()[name]["last_heal"] for name in NAMES}
+        self.lab.cut("store1")
+        self.until(self.is_out, 30, "the legs to be out")
+        chunks = LAID * 2**20 // CHUNK
+        self.owner(" && ".join(f"for chunk in $(seq 0 {chunks - 1}); do dd if=/dev/urandom of=/srv/{name}/once bs=64K count=1 seek=$((chunk * {CHUNK >> 16})) "
+                               "conv=notrunc oflag=direct status=none || exit 1; done" for name in NAMES) + " && sync -f /srv/fast && sync -f /srv/safe")
+        self.lab.mend("store1")
+        self.until(lambda: self.is_healed() and all(self.state()[name]["last_heal"] != before[name] for name in NAMES), 90, "both legs to be healed")
+        for name in NAMES:
+            copied = self.state()[name]["last_heal"]["copied_bytes"]
+            self.took[f"{name}_copied_of_written"] = round(copied / (chunks * CHUNK), 2)
+            if not chunks * CHUNK <= copied <= 1.5 * chunks * CHUNK:
+                raise Wrong(f"{name}: {copied} bytes were copied, although {chunks} chunks of {CHUNK} were written to")
+        self.start_load(5)
+
+    def cut_renamed(self):
+        """link cut, and the LUN comes back under another device name"""
+        find = "realpath /dev/disk/by-path/*vault1-lun-0"
+        before = self.owner(find)
+        self.lab.cut("store1")
+        self.until(self.is_out, 30, "the legs to be out")
+        # the old disk keeps its name for as long as the volume on it is mounted
+        self.owner("findmnt -n /var/lib/indestructible/stores/vault1 && iscsiadm -m node -u")
+        self.lab.mend("store1")
+        self.owner("iscsiadm -m node -l", check=False)  # the guard may have been first
+        self.until(self.is_healed, 90, "both legs to be healed")
+        if self.owner(find) == before:
+            raise Wrong(f"the LUN is {before} again, so that this shows nothing")
+
+    def is_out(self):
+        return all(device["state"] == "detached" for device in self.state().values())
 
     def flap(self):
         """link flapping every 3 s for a minute"""
@@ -128,12 +172,16 @@ class Faults(Drive):
     def guard_stopped(self):
         """guard stopped for 10 s, link cut meanwhile for 5 s"""
         self.owner("systemctl stop indestructible-guard")
-        caches = self.owner("for loop in /sys/block/loop*; do grep -qs /stores/ $loop/loop/backing_file && cat $loop/queue/write_cache; done; true")
-        if "write through" in caches:
-            raise Wrong("a leg stayed in async without a guard")
+        if self.caches() != ["write back", "write back"]:
+            raise Wrong(f"a leg stayed in async without a guard: {self.caches()}")
         self.cut(5)
         time.sleep(5)
         self.owner("systemctl start indestructible-guard")
+
+    def caches(self):
+        """The write caches of the remote legs, which are what makes a device sync or async."""
+        return sorted(self.owner("for loop in /sys/block/loop*; do grep -qs /stores/ $loop/loop/backing_file && cat $loop/queue/write_cache; done; true")
+                      .splitlines())
 
     def guard_hangs(self):
         """guard hanging (SIGSTOP)"""
@@ -203,9 +251,8 @@ class Faults(Drive):
         leg, away, unit = "/var/lib/indestructible/fast.img", "/var/lib/indestructible/fast.away", "/etc/systemd/system/indestructible-devices.service.d"
         self.owner(f"mkdir {unit} && printf '[Service]\\nExecStartPre=/bin/mv {leg} {away}\\n' >{unit}/late.conf && sync")
         self._shut_down()
-        self.lab.boot("owner1")
+        self._boot_quickly(lambda: self.owner("findmnt -n /srv/safe", check=False), 10)
         self.owner(f"rm -r {unit} && systemctl daemon-reload")
-        self.until(lambda: self.owner("findmnt -n /srv/safe", check=False), 90, "the other device to be mounted")
         if self.owner("findmnt -n /srv/fast", check=False):
             raise Wrong("fast is mounted without its local leg")
         self.owner(f"journalctl -b -u indestructible-devices -o cat | grep 'device fast: its local leg {leg} is not there'")
@@ -214,15 +261,21 @@ class Faults(Drive):
 
     def _shut_down(self):
         """A clean shutdown, which nothing may hold up; all that was acknowledged before is there afterwards."""
+        begun = time.monotonic()
         self.owner("systemctl poweroff", check=False)
         self.until(lambda: not self.lab.running("owner1"), 60 if PROOF else 180, "the owner to shut down", pause=0.2)
+        self.took["shutdown_seconds"] = round(time.monotonic() - begun, 1)
         self.crash()
 
-    def _boot_quickly(self):
+    def _boot_quickly(self, is_there=None, more=0):
+        """Boot; by 30 seconds, and so many more, the file systems have to be there."""
         begun = time.monotonic()
         self.lab.boot("owner1")
-        limit = 30 if PROOF else 90
-        self.until(self.is_mounted, limit - (time.monotonic() - begun), f"the file systems to be there within {limit} s of the boot")
+        self.until(is_there or self.is_mounted, 180, "the file systems to be there after the boot", pause=0.2)
+        self.took["boot_seconds"] = seconds = round(time.monotonic() - begun, 1)
+        limit = (1 if PROOF else 3) * (30 + more)
+        if seconds > limit:
+            raise Wrong(f"the file systems were there {seconds} s after the boot began, and not within {limit}")
 
     def both_power(self):
         """both hosts: power loss at once"""
@@ -240,28 +293,29 @@ class Faults(Drive):
         """One fault with all that is checked; returns the row of the table, a dict."""
         fault = getattr(self, name)
         crash = name.startswith("owner_") or name in ("both_power", "leg_late")
-        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45}.get(name, 30)
+        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45}.get(name, 30)
         before = {key: device["last_heal"] for key, device in self.state().items()}
+        self.took = {}
         if crash:
             self.start_told_load()
         else:
             self.start_load(seconds)
-        time.sleep(8)
-        begun = time.monotonic()
+        time.sleep(1)
+        floor = {key: int(self.owner(f"stat -c %s /srv/{key}/records || echo 0")) // 4096 - 1 for key in NAMES}
+        time.sleep(LAG)
+        begun, since = time.monotonic(), self.owner("date +%s")
         fault()
         over = time.monotonic()
         self.until(self.is_healed, 180, "both devices to heal")
-        row = {"fault": fault.__doc__, "heal_seconds": round(time.monotonic() - over, 1), "fault_seconds": round(over - begun, 1)}
+        row = {"fault": fault.__doc__, "heal_seconds": round(time.monotonic() - over, 1), "fault_seconds": round(over - begun, 1), **self.took}
+        row["journal"] = int(self.owner(f"journalctl -u indestructible-guard --since @{since} -o cat --no-pager | wc -l"))
         if crash:
             self.until(self.is_mounted, 30, "the file systems to be mounted")
             row["lag"] = None
         else:
-            self.until(lambda: self.owner("cat /root/load.json", check=False), seconds + 30, "the writers to end")
-            noted = json.loads(self.owner("cat /root/load.json"))
-            row["lag"] = noted["lag"]
+            noted, row["lag"] = self.end_load(seconds + 30)
             for key in NAMES:
-                row[f"{key}_stall"] = noted["files"][key]["longest"]
-                self.acked[key] = noted["files"][key]["records"]
+                row[f"{key}_stall"] = noted[key]["longest"]
             self.until(self.is_healed, 60, "both devices to heal")
         for key in NAMES:
             row[f"{key}_acknowledged"], row[f"{key}_found"] = self.acked[key], self.records(key)
@@ -269,18 +323,20 @@ class Faults(Drive):
             row[f"{key}_heal"] = None if heal == before[key] else heal
         self.compare()
         self.units()
-        self.points(row)
+        self.points(row, floor)
         self.judge(name, row)
         return row
 
-    def points(self, row):
-        """The newest recovery point has all records but the last moment's; the one before the fault opens too, those during the heal are refused."""
+    def points(self, row, floor):
+        """The newest recovery point has all records, the one before the fault those of LAG seconds before it; those during the heal are refused."""
         for key in NAMES:
             _number, records = (int(word) for word in self.owner(f"cd /root && python3 point.py {key} last").split())
             if records < self.acked[key]:
                 raise Wrong(f"{key}: the newest recovery point has {records} records of {self.acked[key]}")
             if row[f"{key}_heal"]:
                 row[f"{key}_before"] = int(self.owner(f"cd /root && python3 point.py {key} before").split()[1])
+                if row[f"{key}_before"] < floor[key]:
+                    raise Wrong(f"{key}: the recovery point before the fault has {row[f'{key}_before']} records of {floor[key]}")
                 during = json.loads(self.owner(f"cat /var/lib/indestructible/stores/vault1/{key}.json"))["unsafe"][-1]["first"]
                 done = self.lab.ssh("owner1", f"indestructible recover {key} {during}", check=False)
                 if done.returncode == 0 or "is not safe to recover from (" not in done.stderr:
@@ -294,8 +350,17 @@ class Faults(Drive):
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
         for key in NAMES:
             heal = row[f"{key}_heal"]
-            if heal and heal["kind"] == "bitmap" and heal["copied_bytes"] > 1.5 * heal["dirty_bytes"] + CHUNK:
-                raise Wrong(f"{key}: {heal['copied_bytes']} bytes were copied for {heal['dirty_bytes']} that had changed")
+            if not heal and name not in SLIGHT:
+                raise Wrong(f"{key}: nothing had to be healed, so that this shows nothing")
+            if heal and heal["kind"] != "bitmap":
+                raise Wrong(f"{key}: it was healed by {heal['kind']}, although its bitmap can be trusted")
+            if heal and heal["copied_bytes"] > 1.5 * heal["dirty_bytes"] + CHUNK:
+                raise Wrong(f"{key}: {heal['copied_bytes']} bytes were copied for {heal['dirty_bytes']} that were listed")
+        if PROOF and (row["lag"] or 0) > LAG:
+            raise Wrong(f"the store was {row['lag']} s behind, more than {LAG}")
+        if row["journal"] > (20 if name != "flap" else 200):
+            raise Wrong(f"the guard wrote {row['journal']} lines to the journal")
+        self.until(lambda: self.caches() == CACHES, 30, f"the remote legs to be {CACHES} again, and not {self.caches()}")
 
 
 FAULTS = [name for name, value in vars(Faults).items() if callable(value) and not name.startswith("_") and value.__doc__ and "\n" not in value.__doc__

@@ -30,9 +30,12 @@ STREAM = (f"while :; do for name in {' '.join(NAMES)}; do "
           "dd if=/dev/urandom of=/srv/$name/burst bs=256K count=4 conv=notrunc oflag=direct; done; sleep 0.1; done")
 TRICKLE = (f"for chunk in $(shuf -i 0-11); do for name in {' '.join(NAMES)}; do "
            "dd if=/dev/urandom of=/srv/$name/once bs=64K count=1 seek=$((chunk * 128)) conv=notrunc oflag=direct; done; sleep 0.4; done")
+ONCE = (f"for name in {' '.join(NAMES)}; do for chunk in 0 1 2 3; do "
+        "dd if=/dev/urandom of=/srv/$name/once bs=64K count=1 seek=$((chunk * 128)) conv=notrunc oflag=direct; done; done")
 FORGETFUL = ("for md in /sys/block/md*/md; do echo 1 >$md/bitmap/time_base; for leg in $md/dev-loop*; do grep -q write_mostly $leg/state && "
              "echo writemostly >$leg/state; done; done; true")
-KINDS = ("slow", "late", "burst")
+NEVER_CLEAN = "for md in /sys/block/md*/md; do echo 0 >$md/safe_mode_delay; done"
+KINDS = ("slow", "late", "burst", "hang")
 # (file, text, what it becomes): how a safeguard is taken out of the program
 CHANGES = {
     "gate": [("_md.py", "HELD = 1728000", "HELD = 1"), ("_guard_device.py", "write_text(path, str(self.gate.time_base - 1))", "pass"),
@@ -62,27 +65,64 @@ class Crashes(Drive):
         self.lab.cut("store1")
         time.sleep(15)
 
-    def trickle(self, rate, seconds):
+    def trickle(self):
         """One chunk after the other is written once while each commit takes long: what came before it began is not on the LUN, and nothing reminds md of it."""
-        self.owner(" && ".join(f"dd if=/dev/urandom of=/srv/{name}/once bs=1M count=96 conv=notrunc oflag=direct status=none" for name in NAMES) + " && sync")
-        self.lab.delay("owner1", 5, rate)
+        self.lay()
+        self.lab.delay("owner1", 5, "20mbit")
         self.owner(f"nohup bash -c '{STREAM}' >/dev/null 2>&1 &")
         time.sleep(3)
         self.owner(f"nohup bash -c '{TRICKLE}' >/dev/null 2>&1 &")
-        time.sleep(seconds)
+        time.sleep(random.uniform(4, 8))
 
-    def one(self, kind, rate="20mbit", seconds=4):
-        """Crash once and heal; returns a row. kind: slow (the link is, commits lag), late (each commit is) or burst (the leg is out when the power goes)."""
+    def hang(self):
+        """The LUN stands still, and then a few chunks are written once: the remote leg has taken them, and the commit that has them does not end."""
+        self.store("dmsetup suspend --nolockfs --noflush lun")
+        self.owner(f"nohup bash -c '{ONCE}' >/dev/null 2>&1 &")
+
+    def forgotten(self):
+        """Nothing is written, the LUN stands still, one chunk is written, and md forgets it before both hosts lose their power."""
+        self.load()
+        self.lay()
+        # a write elsewhere, or a super block of md, would wait for the remote leg, and md would forget nothing meanwhile
+        self.owner(f"pkill -STOP -f '[l]oad.py'; sync; {NEVER_CLEAN}")
+        self.until(lambda: not any(map(self.dirty, NAMES)), 60, "md to forget what was written before")
+        self.store("dmsetup suspend --nolockfs --noflush lun")
+        # one, for the next would wait for the commit
+        self.owner("dd if=/dev/urandom of=/srv/fast/once bs=64K count=1 conv=notrunc oflag=direct status=none")
+        if not self.dirty("fast"):
+            raise Wrong("md did not list what was written")
+        self.until(lambda: not self.dirty("fast"), 50, "md to forget it")
+        self.crash()
+        return self.boot_both("forgotten")
+
+    def boot_both(self, kind):
+        """The storage host loses its power as well, and with it what it had taken while its LUN stood still."""
+        self.lab.power_off("store1")
+        self.lab.boot("store1")
+        self.lab.boot("owner1")
+        return self.after(kind)
+
+    def one(self, kind):
+        """Crash once and heal; returns a row.
+
+        kind: slow (the link is, commits lag), late (each commit is), burst (the leg is out when the power goes) or hang (the LUN does; its host loses power too).
+        """
         self.load()
         if kind == "slow":
             self.owner(" ".join(f"nohup bash -c '{BURSTS.format(name=name)}' >/dev/null 2>&1 &" for name in NAMES))
             self.lab.delay("owner1", 5, f"{random.randint(30, 80)}mbit")
             time.sleep(random.uniform(2, 8))
         elif kind == "late":
-            self.trickle(rate, random.uniform(1, 2) * seconds)
+            self.trickle()
+        elif kind == "hang":
+            self.lay()
+            self.hang()
+            time.sleep(random.uniform(1, 8))  # the leg is out after five
         else:
             self.burst()
         self.crash()
+        if kind == "hang":
+            return self.boot_both(kind)
         self.lab.mend("store1")
         self.lab.boot("owner1")
         return self.after(kind)
@@ -131,7 +171,7 @@ class Crashes(Drive):
 
 
 def rounds(count):
-    """So many crashes, of both kinds in turn."""
+    """So many crashes, of all kinds in turn."""
     crashes, rows = Crashes(), []
     for number in range(count):
         row = crashes.one(KINDS[number % len(KINDS)])
@@ -167,11 +207,13 @@ def without(which):
     crashes.change(which)
     for _attempt in range(6):
         try:
-            if which == "lease":
+            if which == "gate":
+                crashes.forgotten()
+            elif which == "chunks":
+                crashes.one("slow")
+            else:
                 crashes.unguarded()
                 crashes.after("unguarded")
-            else:
-                crashes.one(*(["slow"] if which == "chunks" else ["late", "8mbit", 8]))
         except Wrong as wrong:
             if "differ" in str(wrong):
                 print(f"without {which}: {wrong}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ DEADLINE = 5  # seconds, commit_deadline of the store
 STALL = (1 if PROOF else 3) * (DEADLINE + 2)  # seconds that an application may wait
 LOAD = "python3 /root/load.py {seconds} /root/load.json /srv/fast/records /srv/safe/records"
 NAMES = ("fast", "safe")
+LAID = 96  # MiB
 
 
 class Wrong(Exception):
@@ -70,11 +72,31 @@ class Drive:
         """Start the writers on the owner, for so many seconds."""
         self.owner(f"rm -f /root/load.json; nohup {LOAD.format(seconds=seconds)} >/dev/null 2>&1 &")
 
+    def end_load(self, seconds):
+        """Wait so long for the writers to end; what they noted of the files, by device, and the lag. Wrong when one of them met an error."""
+        self.until(lambda: self.owner("cat /root/load.json", check=False), seconds, "the writers to end")
+        noted = json.loads(self.owner("cat /root/load.json"))
+        for name, note in noted["files"].items():
+            if note["error"]:
+                raise Wrong(f"{name}: the application met an error: {note['error']}")
+            self.acked[name] = note["records"]
+        return noted["files"], noted["lag"]
+
     def start_told_load(self):
         """Start the writers and have every record told here once it is safe, for hosts that are to lose power."""
         with open(f"{self.lab.path}/acks", "w", encoding="utf-8") as out:
             self.reader = subprocess.Popen(["ssh", "-F", f"{self.lab.path}/ssh_config", self.host, LOAD.format(seconds=600)],
                                            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL)
+
+    def dirty(self, name):
+        """How many chunks the local leg of a device lists on the disk."""
+        told = self.owner(f"mdadm --examine-bitmap $(losetup -nO NAME -j /var/lib/indestructible/{name}.img)")
+        return int(re.search(r"(\d+) dirty", told).group(1))
+
+    def lay(self):
+        """A file `once` on each device whose blocks are all there, so that writing to it again changes nothing else."""
+        self.owner(" && ".join(f"dd if=/dev/urandom of=/srv/{name}/once bs=1M count={LAID} conv=notrunc oflag=direct status=none" for name in NAMES)
+                   + " && sync")
 
     def crash(self):
         """Pull the plug of the owner; acked has the records of which was told before."""

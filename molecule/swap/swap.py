@@ -173,10 +173,9 @@ class Swap(Drive):
         self.until(self.is_healed, 60, "the devices to run on both legs")
         row.update(written=self.used(lun) - before, writers=own)
         row["data"] = int(self.owner("stat -c '%b' /var/lib/indestructible/*.img | awk '{sum += $1 * 512} END {printf \"%.0f\", sum}'"))
-        self.until(lambda: self.owner("cat /root/load.json", check=False), 140, "the writers to end")
-        noted = json.loads(self.owner("cat /root/load.json"))["files"]
+        noted, _lag = self.end_load(140)
         for name in NAMES:
-            row[f"{name}_stall"], self.acked[name] = noted[name]["longest"], noted[name]["records"]
+            row[f"{name}_stall"] = noted[name]["longest"]
         self.place = lun
         self.check()
         self.held_across(held, found)
@@ -271,9 +270,7 @@ class Swap(Drive):
         self.start_load(20)
         self.ask(f"swap vault1 --lun {lun}")
         self.place = lun
-        self.until(lambda: self.owner("cat /root/load.json", check=False), 60, "the writers to end")
-        noted = json.loads(self.owner("cat /root/load.json"))["files"]
-        self.acked = {name: noted[name]["records"] for name in NAMES}
+        self.end_load(60)
         self.check()
         new = self.owner(f"findmnt -no UUID {POINT}")
         told = self.owner("systemctl is-active indestructible-cleaner-vault1; pgrep -a nilfs_cleanerd").splitlines()
@@ -326,9 +323,7 @@ class Swap(Drive):
         done = self.play("swap", "--extra-vars", f"place={old} store=vault1 target={ELSEWHERE} lun=0")
         if done.returncode or f"target: {ELSEWHERE}" not in " ".join(done.stdout.split()):
             raise Wrong(f"swap failed: {done.stdout[-4000:]}")
-        self.until(lambda: self.owner("cat /root/load.json", check=False), 90, "the writers to end")
-        noted = json.loads(self.owner("cat /root/load.json"))["files"]
-        self.acked = {name: noted[name]["records"] for name in NAMES}
+        self.end_load(90)
         self.check()
         # nothing but what the swap noted says where the store is
         self.owner("systemctl restart indestructible-guard; sleep 10")

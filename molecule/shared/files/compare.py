@@ -1,6 +1,7 @@
 """Compare the payloads of two leg files byte by byte, or say where they differ.  compare.py LOCAL REMOTE
 
 What is a hole in both is not read. What an `async` device has acknowledged may be on its way to a leg yet, so it waits until the loops over them rest.
+What is read comes from the disks and not from memory, where a leg may be whole although its disk is not.
 """
 import fcntl
 import glob
@@ -50,6 +51,9 @@ def wait_for_rest(paths):
 
 def main():
     wait_for_rest([os.path.realpath(path) for path in sys.argv[1:3]])
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="utf-8") as file:
+        file.write("3")
     local, remote = (os.open(path, os.O_RDONLY) for path in sys.argv[1:3])
     size = os.fstat(local).st_size
     if size != os.fstat(remote).st_size:

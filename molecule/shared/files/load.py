@@ -1,7 +1,7 @@
 """Fsync numbered records to files for some seconds, all at once, and note the longest wait.
 
-    load.py SECONDS OUT FILE...     OUT: JSON with, for each file, records, stalls [[second, seconds]], longest, and the lag of the stores
-Every record that is safe is printed as "NAME NUMBER" (NAME: the folder of the file), as fast as the reader takes it.
+    load.py SECONDS OUT FILE...     OUT: JSON with, for each file, records, stalls [[second, seconds]], longest, error, and the lag of the stores
+Every record that is safe is printed as "NAME NUMBER" (NAME: the folder of the file), as fast as the reader takes it. An error ends it early.
 """
 import json
 import os
@@ -21,8 +21,12 @@ def write(path, end, note):
     note.update(before=number, stalls=[], longest=0)
     while time.monotonic() < end:
         start = time.monotonic()
-        os.pwrite(handle, record(number + 1), number * SIZE)
-        os.fsync(handle)
+        try:
+            os.pwrite(handle, record(number + 1), number * SIZE)
+            os.fsync(handle)
+        except OSError as error:
+            note["error"] = str(error)
+            break
         took = time.monotonic() - start
         number += 1
         note["records"] = number
@@ -35,12 +39,12 @@ def write(path, end, note):
 def main():
     seconds, out, paths = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     end = time.monotonic() + seconds
-    notes = {os.path.basename(os.path.dirname(path)): {"records": 0} for path in paths}
-    threads = [threading.Thread(target=write, args=(path, end, note)) for path, note in zip(paths, notes.values())]
+    notes = {os.path.basename(os.path.dirname(path)): {"records": 0, "error": None} for path in paths}
+    threads = [threading.Thread(target=write, args=(path, end, note), daemon=True) for path, note in zip(paths, notes.values())]
     for thread in threads:
         thread.start()
     lag, told = 0, {}
-    while any(thread.is_alive() for thread in threads):
+    while any(thread.is_alive() for thread in threads) and not any(note["error"] for note in notes.values()):
         try:
             with open("/run/indestructible/guard.json", encoding="utf-8") as file:
                 lag = max([lag] + [store["lag_seconds"] or 0 for store in json.load(file)["stores"].values()])
@@ -54,8 +58,10 @@ def main():
                 except BrokenPipeError:
                     sys.stdout = open(os.devnull, "w", encoding="utf-8")
         time.sleep(0.02)
-    with open(out, "w", encoding="utf-8") as file:
+    with open(f"{out}.new", "w", encoding="utf-8") as file:
         json.dump({"files": notes, "lag": lag}, file)
+    os.replace(f"{out}.new", out)
+    sys.exit("; ".join(f"{name}: {note['error']}" for name, note in notes.items() if note["error"]) or 0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Open a device as it was at a checkpoint and look at its records; everything is closed again.
 
     point.py DEVICE CHECKPOINT|last|before   before: the newest safe one before the last unsafe window; prints "CHECKPOINT RECORDS"
-The journal is replayed into a copy-on-write file, so neither the device nor its history is touched.
+The journal is replayed into a copy-on-write file, so neither the device nor its history is touched. Exit status 1 when the records have a gap.
 """
 import json
 import os
 import subprocess
 import sys
 
-from writer import whole_records
+from writer import SIZE, whole_records
 
 STORE, HEADER = "/var/lib/indestructible/stores/vault1", 4 << 20
 
@@ -52,7 +52,10 @@ def main():
         undo.append(("dmsetup", "remove", "--retry", "point"))
         run("mount", "-t", "xfs", "-o", "nouuid", "/dev/mapper/point", mount)
         undo.append(("umount", mount))
-        print(number, whole_records(f"{mount}/records"))
+        count, size = whole_records(f"{mount}/records"), os.path.getsize(f"{mount}/records")
+        if size > (count + 1) * SIZE:  # the last one may have been under way
+            sys.exit(f"{name} checkpoint {number}: {count} whole records in {size} bytes: a gap")
+        print(number, count)
     finally:
         for argv in reversed(undo):
             subprocess.run(argv, check=False)
