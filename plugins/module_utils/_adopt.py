@@ -269,7 +269,7 @@ def _finish(want):
             volume.sync()
         # at once: between "no longer built" and "owned" the leg would be taken for a stranger's
         _md_act.update_record(want, heal=None, pending=None, compare=None, unsafe_from=None, clean_detach=None, started_events=None, replication=None,
-                              size=None, building=None, uuid=read_super(want["local"]).uuid, phase="ready")
+                              alone=None, size=None, building=None, uuid=read_super(want["local"]).uuid, phase="ready")
 
 
 def predict(want, state, steps):

@@ -195,7 +195,7 @@ def _leave(_args):
 
 
 def _safe(_args):
-    _lifecycle.make_safe(_host_config.load(), say)
+    _lifecycle.make_safe(say)
     return 0
 
 

@@ -86,7 +86,11 @@ class Guard:
                     self._once(f"store {store.name}", f"store {store.name}: {problem}")
             if now - self._published >= 1:
                 self._published = now
-                self._publish(now)
+                try:
+                    self._publish(now)
+                    self._once("what it tells")
+                except OSError as error:  # nobody is told, but all is watched
+                    self._once("what it tells", f"what is known of the stores cannot be written down: {error}")
                 notify("WATCHDOG=1")
                 if _program() not in (None, self._program):
                     self.say(5, "the command was replaced, so the guard starts anew")
@@ -102,27 +106,30 @@ class Guard:
         self._told[about] = sentence
 
     def _load(self):
-        try:
-            self.config, self._unsettled = _host_config.load(), True
-            self._once("the configuration")
-        except Problem as problem:
-            self._once("the configuration", str(problem))
-            return
         old = {store.name: store for store in self.stores}
-        self.stores, before_us = [], {} if self.started else guard_told()
-        for store in self.config.stores.values():
-            devices = [device for device in self.config.devices.values() if device["store"] == store["name"]]
-            before = old.pop(store["name"], None)
-            if before and (before.store, [device.device for device in before.devices]) == (store, devices):
-                self.stores.append(before)
+        try:
+            config, watches = _host_config.load(), []
+            for store in config.stores.values():
+                devices = [device for device in config.devices.values() if device["store"] == store["name"]]
+                before = old.get(store["name"])
+                same = before and (before.store, [device.device for device in before.devices]) == (store, devices)
+                watches.append(before if same else StoreWatch(store, devices, self.say))
+        except (Problem, KeyError, TypeError, ValueError) as problem:
+            said = str(problem) if isinstance(problem, Problem) else f"{_host_config.PATH} is not usable ({problem!r}); run indestructible.block.site"
+            self._once("the configuration", f"{said}. {'It goes on as before' if self.config else 'Until then nothing is guarded'}")
+            return
+        self._once("the configuration")
+        self.config, self._unsettled, self.stores = config, True, watches
+        before_us = {} if self.started else guard_told()
+        for watch in watches:
+            before, store = old.pop(watch.name, None), watch.store
+            if before is watch:
                 continue
-            watch = StoreWatch(store, devices, self.say)
             if before:  # what the commits have shown stays known
                 before.close()
             if before and place_of(before.store) == place_of(store):
                 watch.good, watch.checkpoint, watch.wall, watch.took = before.good, before.checkpoint, before.wall, before.took
                 watch.room, watch.room.store = before.room, store
-            self.stores.append(watch)
         for gone in old.values():
             gone.close()
         for store in self.stores:
@@ -140,7 +147,15 @@ class Guard:
 
     def _look(self, now):
         """What costs more than a glance: find arrays and loops, and put every leg into its mode."""
-        self._looked, self._ordered = now, note_order()
+        self._looked = now
+        try:
+            self._look_around(now)
+            self._once("loops and arrays")
+        except (Problem, OSError) as problem:  # what is known of them still has to be watched
+            self._once("loops and arrays", f"not all of the loops and arrays can be looked at: {problem}")
+
+    def _look_around(self, now):
+        self._ordered = note_order()
         if self._unsettled:
             with contextlib.suppress(Problem, OSError):  # a run of Ansible goes first; at the next look
                 _host_config.settle_moves()
@@ -157,6 +172,9 @@ class Guard:
                 was = device.state
                 try:
                     device.look(known)
+                    lost = device.note_alone()
+                    if lost:
+                        self.say(3, lost)
                     if device.is_in and not store.busy and not store.hastened:  # to set a mode may wait for a disk that is silent
                         # also one that somebody else brought in, and did not live to see healed
                         if was not in ("attached", "recovering") or device.is_unfinished():
@@ -167,7 +185,7 @@ class Guard:
                         if device.may_overtake() and not is_locked():
                             store.doubt(device, now)
                     self._once(f"device {device.name}")
-                except Problem as problem:
+                except (Problem, OSError) as problem:
                     self._once(f"device {device.name}", f"device {device.name}: {problem}")
         if self.config and _lifecycle.late() and not (self._starter and self._starter.is_alive()):
             self._starter = threading.Thread(target=self._start_late, args=(self.config,), daemon=True)

@@ -62,8 +62,8 @@ class Progress:
 class Gate:
     """When the bitmap of a device may make its next pass. Pure: times are monotonic seconds, what the kernel shows is given.
 
-    pass_at(): a pass was made; then drained(): requests to the remote leg of that moment are over; then commits that began later and
-    succeeded open the gate again once time_base seconds are over.
+    begin(): whoever guarded before may have made one. passed(): a pass was made. Then remote(): requests to the remote leg of that moment are over; then
+    commits that began later and succeeded open the gate again, once time_base seconds are over.
     """
 
     def __init__(self, time_base):
@@ -80,6 +80,11 @@ class Gate:
     def active(self):
         """Whether there is anything that the bitmap could forget."""
         return self.left > 0
+
+    def begin(self, done, under_way):
+        """What a guard before this one had marked may be forgotten by the first pass, so that needs a commit as well. Only the first call counts."""
+        if self.target is None:
+            self.target = done + under_way
 
     def passed(self, now, done, under_way):
         """A pass was made, when the remote leg had completed so many requests and so many were under way."""
@@ -101,8 +106,8 @@ class Gate:
         return self.active and self.drained is not None and not self.open
 
     def due(self, now):
-        """Whether a pass may be made now. The first one needs no commit: it only marks."""
-        return self.active and (self.last is None or (self.open and now - self.last >= self.time_base))
+        """Whether a pass may be made now."""
+        return self.active and self.open and (self.last is None or now - self.last >= self.time_base)
 
 
 class DeviceWatch:
@@ -116,6 +121,8 @@ class DeviceWatch:
         self.holder = None  # the array, also of a device that the guard leaves alone
         self.state = "stopped"
         self.is_last = False  # whether the remote leg is the only whole one, so that the data is there alone
+        self.alone = None  # whether the record says that it is the last, as far as is known here
+        self.idle_since = None  # since when (monotonic) md copies nothing, although the leg is not whole
         self.mode, self.settled, self.switched = None, False, time.monotonic()
         self.held = Progress()
         self.failing = None  # the thread that takes the leg out
@@ -185,6 +192,27 @@ class DeviceWatch:
             return 0.0
         return waited if inflight_writes(self.remote) or (not self.is_in and (self.failing or self.is_unfinished())) else 0.0
 
+    def note_alone(self):
+        """Note that the remote leg alone has what is written from now on, for at a start the local one would not know; or that both have it again.
+
+        Returns a sentence when the local leg was lost, else None.
+        """
+        if not self.array or self.is_last == self.alone or not (self.is_last or self.has_local):
+            return None
+        if bool(load_record("devices", self.name).get("alone")) != self.is_last:
+            update_record(self.want, alone=self.is_last or None)
+        self.alone = self.is_last
+        return (f"device {self.name}: its local leg {self.device['local']} is not whole, so it runs from its remote leg alone. Repair the disk; then the "
+                "playbook indestructible.block.adopt builds a new local leg") if self.is_last else None
+
+    def has_stopped(self, now):
+        """Seconds (float) for which the heal of the remote leg has not gone on, as when a part of the local leg cannot be read; 0.0 while it goes on."""
+        if self.state != "recovering" or read_text(f"/sys/block/{self.array}/md/sync_action") != "idle":
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = now
+        return now - self.idle_since if self.idle_since is not None else 0.0
+
     def set_mode(self):
         """Bring the mode of the remote leg to what is wanted, and hold the bitmap. Returns a sentence when the mode was changed, else None."""
         time_base = f"/sys/block/{self.array}/md/bitmap/time_base"
@@ -227,6 +255,7 @@ class DeviceWatch:
         if len(stat) < 9 or len(own) < 9:
             return
         gate.saw(own[4])
+        gate.begin(stat[4], stat[8])
         gate.remote(now, stat[4], stat[8])
         if committed is not None:
             gate.committed(committed)

@@ -30,6 +30,7 @@ LEAVING = f"{RUN_DIR}/leaving"  # a file that is there from the moment at shutdo
 _MANY = 16384  # dirty blocks (64 MiB of 4 KiB) that are committed without waiting for the interval
 _RENEW, _GLANCE = 5, 1  # seconds
 _RETRY_FIRST, _RETRY_LAST = 1, 60  # seconds between attempts to bring legs back
+_STALL = 10  # seconds without a copy after which a heal has stopped
 _QUICK = 0.05  # seconds; a commit that takes longer is looked at often
 _FORGET = 3600  # seconds between looks at what the history that is no more had protected
 _IDLE = 5  # seconds between looks whether there is anything to bring back
@@ -212,8 +213,21 @@ class StoreWatch:
             if device.healing and device.is_idle and not (self.ending and self.ending.is_alive()):
                 self.ending = threading.Thread(target=self._end_heal, args=(device,), daemon=True)
                 self.ending.start()
+            elif device.has_stopped(now) > _STALL and not is_locked():
+                self._give_up_heal(device, now)
             else:
                 device.settle_mode(self.good)
+
+    def _give_up_heal(self, device, now):
+        """Take a leg out that md has stopped to bring up to date, and try again later."""
+        self.pause = next_pause(self.pause, 0)
+        self.next_try = now + self.pause
+        why = (f"the heal of {device.name} stopped before its end, as when a part of {device.device['local']} cannot be read; see what the kernel says of its "
+               "disk")
+        if why != self.problem:
+            self.say(3, f"store {self.name}: {why}. It is tried again")
+        self.problem = why
+        self._let_go([device])
 
     def _end_heal(self, device):
         try:
@@ -308,11 +322,11 @@ class StoreWatch:
     def _fail_one(self, device, first, cleanly):
         try:
             (device.leave if cleanly else device.fail)(first)
-        except Problem as problem:
+        except (Problem, OSError) as problem:
             self.say(4, f"device {device.name}: {problem}")
         finally:
-            device.look()
             device.failing = None
+            device.look_again()
 
     # -- the way back ----------------------------------------------------------------------------------------------------------
 
@@ -335,6 +349,10 @@ class StoreWatch:
                     self._is_well()
                 return
             self.link.ensure()
+            # whoever acts on another store must not wait for this one
+            began, deadline = self.began, self.store["commit_deadline"]
+            if began is not None and time.monotonic() - began > deadline:
+                raise Problem(f"its disk does not answer: a commit has not ended within {deadline} seconds")
             with host_lock(5):
                 devices, problems = self._wanting()  # whoever held the lock may have taken a leg out by wish
                 if not self._is_wanted(devices):
@@ -414,7 +432,11 @@ class StoreWatch:
         point = self.store["mount"]
         mount = mount_at(point)
         if mount and self.link.disk():
-            _owner.renew(f"/dev/{self.link.disk()}")
+            try:
+                _owner.renew(f"/dev/{self.link.disk()}")
+            except _owner.Owned:
+                self._give_up(point)
+                raise
         if mount and (not self.link.disk() or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
             last = ", ".join(device.name for device in self.devices if device.is_last)
             if last:
@@ -442,6 +464,17 @@ class StoreWatch:
         self.renewed = 0.0  # a new login has to be registered before anything is written
         if not self._answers():
             raise Problem(f"its volume takes no commit ({self.error or 'none ended in time'})")
+
+    def _give_up(self, point):
+        """Unmount a volume that another host owns by now, so that nothing of here is written to it, whatever becomes of the reservation."""
+        if any(device.is_last for device in self.devices):
+            return
+        try:
+            self._clear()
+            _nilfs_volume.take_down(self.name, point)
+            self.say(4, f"store {self.name}: another host owns it, so it was unmounted")
+        except Problem as problem:
+            self.say(4, f"store {self.name}: another host owns it, and it cannot be unmounted: {problem}")
 
     def _answers(self):
         """Whether the volume takes a commit within the deadline."""

@@ -13,7 +13,7 @@ import os
 
 from . import _cleaner, _loopfile, _md, _md_act
 from ._blank import find_use
-from ._core import Problem, converge, host_lock, run, save_file, wait_until
+from ._core import Locked, Problem, converge, host_lock, list_records, load_record, run, save_file, wait_until
 from ._guard_store import LEAVING
 from ._host_config import is_ours, late, mirror_of, note_late
 from ._link import Link
@@ -98,8 +98,12 @@ def leave(config, say, seconds=20):
             say(4, f"device {device['name']}: {problem}")
     with contextlib.suppress(Problem):
         wait_until(lambda: not any(find_use(device["path"]) for device in devices), seconds, "the file systems to be unmounted")
-    with host_lock(10):
-        save_file(LEAVING, "")
+    save_file(LEAVING, "")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(host_lock(10))
+        except Locked as problem:  # the system goes down all the same
+            say(4, str(problem))
         for store in config.stores.values():
             if not mount_at(store["mount"]):
                 continue
@@ -125,7 +129,9 @@ def leave(config, say, seconds=20):
 def _leave_one(device, say):
     want = mirror_of(device, "detached")
     try:
-        if _md_act.remote_state(want) in ("in sync", "recovering"):
+        if _md.observe(want)["state"] == "local failed":  # its last leg is in the store
+            _md_act.perform(want, _md.Step("stop", "", {}))
+        elif _md_act.remote_state(want) in ("in sync", "recovering"):
             _md_act.perform(want, _md.Step("detach", "", {}))
     except Problem as problem:
         say(4, f"device {device['name']}: {problem}")
@@ -153,11 +159,16 @@ def stop(config, say):
     return failed
 
 
-def make_safe(config, say):
-    """Without a guard no leg stays behind: every flush reaches the remote again."""
-    remotes = {device["remote"]: device for device in config.devices.values()}
+def make_safe(say):
+    """Without a guard no leg stays behind: every flush reaches the remote again. Of devices of which there is a record, whatever the configuration is like."""
+    remotes = {}
+    for name in list_records("devices"):
+        try:
+            remotes[load_record("devices", name).get("remote")] = name
+        except Problem as problem:
+            say(4, str(problem))
     for loop in loops():
-        device = remotes.get(loop.backing)
-        if device and loop.write_cache != "write back":
+        name = remotes.get(loop.backing)
+        if name and loop.write_cache != "write back":
             set_write_cache(loop.device, "write back")
-            say(5, f"device {device['name']}: nothing guards it, so its replication is sync for now")
+            say(5, f"device {name}: nothing guards it, so its replication is sync for now")

@@ -37,7 +37,7 @@ WRITE_CACHE = ("write back", "write through")
 _CGROUP = "/sys/fs/cgroup"
 _UNORDERED = f"{RUN_DIR}/unordered"  # there once the controller io was seen in use: it may come and go, and what it left in queues may not be over
 
-# One loop in use: device path, backing (the path as the kernel shows it), file (device number, inode), offset and sizelimit
+# One loop in use: device path, backing (the path as the kernel shows it), file (device number, inode; None when it cannot be asked for), offset and sizelimit
 # in bytes (0: none), read_only, direct_io and autoclear bool, write_cache str, size in bytes.
 Loop = namedtuple("Loop", "device backing file offset sizelimit read_only direct_io autoclear write_cache size")
 
@@ -81,6 +81,7 @@ def read_loop(device):
     backing = backing_of(device)
     if backing is None:
         return None
+    cache, size = read_text(_queue(device), ""), int(read_text(f"/sys/block/{name}/size", "0")) * 512
     try:
         number = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -90,10 +91,13 @@ def read_loop(device):
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             return None
-        raise Problem(f"cannot read the state of {device}: {error.strerror}") from None
+        # the kernel asks the file system below the file, which may have failed; all the others have to be known all the same
+        told = {key: int(read_text(f"/sys/block/{name}/{key}", "0") or 0) for key in ("loop/offset", "loop/sizelimit", "ro", "loop/dio", "loop/autoclear")}
+        return Loop(device, backing, None, told["loop/offset"], told["loop/sizelimit"], bool(told["ro"]), bool(told["loop/dio"]),
+                    bool(told["loop/autoclear"]), cache, size)
     flags = info[8]
     return Loop(device, backing, (info[0], info[1]), info[3], info[4], bool(flags & READ_ONLY), bool(flags & DIRECT_IO),
-                bool(flags & AUTOCLEAR), read_text(_queue(device), ""), int(read_text(f"/sys/block/{name}/size", "0")) * 512)
+                bool(flags & AUTOCLEAR), cache, size)
 
 
 def loops():

@@ -338,6 +338,9 @@ def _plan_assemble(want, state, check_mode):
         start, why = judge(local, remote)
     except Problem as problem:
         raise Problem(f"{name}: {problem}") from None
+    if state["_record"].get("alone") and not remote and state["remote"]["state"] != "blank":
+        raise Problem(f"{name}: its local leg {want['local']} failed while it ran, and what was written since is on its remote leg {want['remote']} alone, "
+                      "which is not there. Nothing was done; once the store is mounted, the playbook indestructible.block.adopt builds a new local leg")
     if start == "both" and want["state"] == "attached" and state["remote"]["device"]:
         steps = [Step("assemble", f"start {state['path']} from both legs: {why}", {"both": True, "bad_blocks": state["bad_block_log"]})]
         return steps + _plan_settings(want, dict(state, size=local.size), check_mode)

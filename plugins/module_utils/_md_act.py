@@ -71,7 +71,7 @@ def keep_listed(want):
 def _remember(want, args=None):
     header = read_super(want["local"])
     hide_from_udev(want, header.uuid)
-    update_record(want, uuid=header.uuid, phase="ready")
+    update_record(want, uuid=header.uuid, phase="ready", alone=None)
 
 
 def hide_from_udev(want, identity):
@@ -124,7 +124,7 @@ def _assemble(want, args):
     record = load_record("devices", want["name"])
     pending = merge_ranges(record.get("pending", []), args.get("pending", []))
     more = {"compare": True} if args.get("compare") else {}
-    update_record(want, uuid=header.uuid, phase="ready", pending=pending or None, stopped=None, clean_detach=None, hold=None,
+    update_record(want, uuid=header.uuid, phase="ready", pending=pending or None, stopped=None, clean_detach=None, hold=None, alone=None,
                   started_events=None if args["both"] else header.events, last_start={
                       "clean": header.clean, "events": header.events, "events_cleared": header.bitmap.cleared if header.bitmap else None,
                       "listed_bytes": count_ranges(header.bitmap.dirty) * header.bitmap.chunk if header.bitmap else None}, **more)

@@ -43,6 +43,10 @@ KNOCK = 20  # seconds for which an owner that lives is waited for; it looks ever
 Look = namedtuple("Look", "owner marked held")
 
 
+class Owned(Problem):
+    """Another host owns it."""
+
+
 class Busy(Problem):
     """The device is in use on this host."""
 
@@ -203,11 +207,11 @@ def who(owner):
 
 
 def refusal(device, owner):
-    """The Problem of a device that another host owns."""
+    """The Owned of a device that another host owns."""
     since = f" since {owner['since']}" if owner["since"] else ""
     by = {"mark": "its mark is on the LUN", "reservation": "it holds the reservation of the LUN"}.get(
         owner["how"], "its mark is on the LUN, and it holds the reservation")
-    return Problem(f"{device} is owned by {who(owner)}{since}: {by}. Two hosts on one LUN destroy what is on it. Take the store out of use on that "
+    return Owned(f"{device} is owned by {who(owner)}{since}: {by}. Two hosts on one LUN destroy what is on it. Take the store out of use on that "
                    "host first; run this with adopt (indestructible_adopt) only if that host is gone for good")
 
 

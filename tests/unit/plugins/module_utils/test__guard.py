@@ -20,9 +20,31 @@ STORE = {"name": "vault1", "portal": None, "device": "/dev/sdb", "mount": "/stor
 def gate_after_a_pass(under_way=0):
     gate = Gate(20)
     gate.saw(7)
+    gate.begin(done=40, under_way=0)
+    gate.remote(98, done=40, under_way=0)
+    gate.committed(99)
     assert gate.due(100)
     gate.passed(100, done=50, under_way=under_way)
     return gate
+
+
+def test_the_first_pass_needs_a_commit_as_well():
+    """Chunks that a guard before this one has marked are forgotten by it."""
+    gate = Gate(20)
+    gate.saw(7)
+    assert not gate.due(100)
+    gate.begin(done=40, under_way=2)
+    gate.remote(101, done=41, under_way=1)
+    gate.committed(102)
+    assert not gate.due(200)
+    gate.begin(done=41, under_way=0)
+    gate.remote(103, done=41, under_way=1)
+    assert not gate.wants_commit()
+    gate.remote(104, done=42, under_way=1)
+    gate.committed(103.5)
+    assert gate.wants_commit() and not gate.due(200)
+    gate.committed(105)
+    assert gate.due(105)
 
 
 def test_an_idle_device_makes_no_pass():
@@ -54,7 +76,7 @@ def test_writes_that_are_under_way_to_the_remote_leg_are_waited_for():
 
 def test_passes_end_once_everything_can_be_forgotten():
     gate, made = Gate(20), 0
-    gate.saw(7)
+    gate.begin(0, 0)
     for now in range(0, 2000, 20):
         gate.saw(7)
         gate.remote(now, 0, 0)
@@ -151,6 +173,38 @@ def test_the_last_leg_is_known(legs, local, remote, is_last):
     assert watch.is_last == is_last
 
 
+def test_that_the_remote_leg_is_alone_is_noted_once_and_taken_back(legs, monkeypatch):
+    watch, shown = legs
+    noted = []
+    monkeypatch.setattr(_guard_device, "load_record", lambda kind, name: {"alone": bool(noted and noted[-1]["alone"])})
+    monkeypatch.setattr(_guard_device, "update_record", lambda want, **values: noted.append(values))
+    watch.look_again()
+    assert watch.note_alone() is None and noted == []
+    shown["loop0"] = "faulty"
+    watch.look_again()
+    assert "/l.img is not whole, so it runs from its remote leg alone" in watch.note_alone()
+    assert watch.note_alone() is None and noted == [{"alone": True}]
+    shown["loop0"] = "in_sync"
+    watch.look_again()
+    assert watch.note_alone() is None and noted == [{"alone": True}, {"alone": None}]
+    shown.clear()  # neither leg can be seen, which tells nothing
+    watch.look_again()
+    watch.alone = True
+    assert watch.note_alone() is None and len(noted) == 2
+
+
+@pytest.mark.parametrize("state, action, seconds", [("recovering", "idle", 12), ("recovering", "recover", 0), ("attached", "idle", 0)])
+def test_a_heal_that_md_has_stopped_is_seen(legs, monkeypatch, state, action, seconds):
+    watch, _shown = legs
+    monkeypatch.setattr(_guard_device, "read_text", lambda path: action)
+    watch.state = state
+    assert watch.has_stopped(100) == 0 and watch.has_stopped(112) == seconds
+    watch.state = "out"
+    assert watch.has_stopped(113) == 0
+    watch.state = state
+    assert watch.has_stopped(114) == 0
+
+
 def test_the_last_leg_takes_every_flush(legs, monkeypatch):
     watch, shown = legs
     caches = []
@@ -222,6 +276,57 @@ def store(monkeypatch):
     monkeypatch.setattr(_guard_store, "host_lock", lambda seconds: contextlib.nullcontext())
     monkeypatch.setattr(_guard_store, "LEAVING", "/nowhere/leaving")
     return watch, said, done
+
+
+def test_a_store_whose_disk_does_not_answer_holds_nobody_up(store, monkeypatch):
+    """Whoever holds the lock of the host while it waits for a disk keeps all other stores from being healed."""
+    watch, said, done = store
+    watch.devices = [Leg("db", state="out")]
+    monkeypatch.setattr(watch, "_wanting", lambda: (watch.devices, []))
+    monkeypatch.setattr(watch, "_is_wanted", lambda devices: True)
+    monkeypatch.setattr(_guard_store.time, "monotonic", lambda: 200.0)
+    watch.began = 194.0
+    watch._join(200.0)
+    assert done == [] and watch.next_try > 200
+    assert said == ["store vault1: its disk does not answer: a commit has not ended within 5 seconds; trying again"]
+
+
+@pytest.mark.parametrize("last, done_then", [(False, ["clear", "down"]), (True, [])])
+def test_a_volume_that_another_host_owns_is_unmounted(monkeypatch, last, done_then):
+    said, done = [], []
+    watch = _guard_store.StoreWatch(STORE, [], lambda level, sentence: said.append(sentence))
+    watch.devices = [Leg("db", is_last=last)]
+    monkeypatch.setattr(watch, "_clear", lambda: done.append("clear"))
+    monkeypatch.setattr(watch.link, "disk", lambda: "sdb")
+    monkeypatch.setattr(_guard_store, "mount_at", lambda point: SimpleNamespace(super_options=[]))
+    monkeypatch.setattr(_guard_store._nilfs_volume, "take_down", lambda name, point: done.append("down"))
+
+    def renew(device):
+        raise _guard_store._owner.Owned(f"{device} is owned by the host b")
+    monkeypatch.setattr(_guard_store._owner, "renew", renew)
+    with pytest.raises(Problem, match="owned by the host b"):
+        watch._bring_store()
+    assert done == done_then
+
+
+def test_a_heal_that_has_stopped_is_said_once_and_tried_less_and_less_often(store):
+    watch, said, done = store
+    watch._give_up_heal(Leg("db", state="recovering"), 100.0)
+    watch._give_up_heal(Leg("db", state="recovering"), 120.0)
+    assert done == ["db", "db"] and len(said) == 1 and "the heal of db stopped before its end" in said[0]
+    assert watch.pause == 2 and watch.next_try == 122
+
+
+def test_a_leg_that_could_not_be_taken_out_is_not_taken_out_for_ever(monkeypatch):
+    said = []
+    watch = _guard_store.StoreWatch(STORE, [], lambda level, sentence: said.append(sentence))
+    leg = Leg("db")
+
+    def fail(first):
+        raise OSError(28, "No space left on device")
+    leg.fail, leg.failing = fail, True
+    watch._fail_one(leg, 5, False)
+    assert leg.failing is None and said == ["device db: [Errno 28] No space left on device"]
 
 
 def test_a_store_that_fails_keeps_the_last_leg_of_a_device(store):
@@ -529,7 +634,32 @@ def test_a_configuration_that_is_gone_is_said_once(monkeypatch):
     for config in (None, "the one before", "the one before"):
         guard.config = config
         guard._load()
-    assert said == ["/etc/indestructible.json does not exist"]
+    assert said == ["/etc/indestructible.json does not exist. Until then nothing is guarded",
+                    "/etc/indestructible.json does not exist. It goes on as before"]
+
+
+@pytest.mark.parametrize("store", [{"name": "vault1"}, {"name": "vault1", "portal": "no address", "target": "t"}])
+def test_a_configuration_that_cannot_be_used_leaves_everything_as_it_is(monkeypatch, store):
+    said = []
+    guard = _guard.Guard(lambda level, sentence: said.append(sentence))
+    before = guard.config, guard.stores = SimpleNamespace(stamp=1, stores={}, devices={}), [SimpleNamespace(name="mail")]
+    monkeypatch.setattr(_guard._host_config, "load", lambda: SimpleNamespace(stamp=2, stores={"vault1": store}, devices={}))
+    guard._load()
+    assert (guard.config, guard.stores) == before
+    assert len(said) == 1 and said[0].endswith(". It goes on as before")
+
+
+def test_what_cannot_be_looked_at_is_said_and_ends_nothing(monkeypatch):
+    said = []
+    guard = _guard.Guard(lambda level, sentence: said.append(sentence))
+
+    def loops():
+        raise OSError(5, "Input/output error")
+    monkeypatch.setattr(_guard, "loops", loops)
+    monkeypatch.setattr(_guard, "note_order", lambda: True)
+    guard._look(1.0)
+    guard._look(6.0)
+    assert len(said) == 1 and said[0].startswith("not all of the loops and arrays can be looked at: ")
 
 
 def test_windows():

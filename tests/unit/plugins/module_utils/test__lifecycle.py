@@ -46,6 +46,37 @@ def test_one_device_that_is_broken_keeps_no_other_from_starting(host):
     assert _lifecycle.late() == ["a", "b"]
 
 
+def test_flushes_reach_the_remote_legs_whatever_the_configuration_is_like(monkeypatch):
+    set_to, said = [], []
+    loop = types.SimpleNamespace
+    records = {"a": {"remote": "/stores/v/a.img"}, "b": Problem("b.json is not readable JSON"), "c": {"remote": "/stores/v/c.img"}}
+
+    def load(kind, name):
+        if isinstance(records[name], Problem):
+            raise records[name]
+        return records[name]
+    monkeypatch.setattr(_lifecycle, "list_records", lambda kind: sorted(records))
+    monkeypatch.setattr(_lifecycle, "load_record", load)
+    monkeypatch.setattr(_lifecycle, "loops", lambda: [loop(backing="/stores/v/a.img", write_cache="write through", device="/dev/loop1"),
+                                                      loop(backing="/stores/v/c.img", write_cache="write back", device="/dev/loop2"),
+                                                      loop(backing="/else.img", write_cache="write through", device="/dev/loop3")])
+    monkeypatch.setattr(_lifecycle, "set_write_cache", lambda device, mode: set_to.append((device, mode)))
+    _lifecycle.make_safe(lambda level, sentence: said.append(sentence))
+    assert set_to == [("/dev/loop1", "write back")]
+    assert said == ["b.json is not readable JSON", "device a: nothing guards it, so its replication is sync for now"]
+
+
+@pytest.mark.parametrize("state, remote, done", [("local failed", "in sync", ["stop"]), ("attached", "in sync", ["detach"]), ("detached", "gone", [])])
+def test_at_shutdown_the_last_leg_is_not_taken_out(monkeypatch, state, remote, done):
+    steps = []
+    monkeypatch.setattr(_lifecycle, "mirror_of", lambda device, state: device)
+    monkeypatch.setattr(_lifecycle._md, "observe", lambda want: {"state": state})
+    monkeypatch.setattr(_lifecycle._md_act, "remote_state", lambda want: remote)
+    monkeypatch.setattr(_lifecycle._md_act, "perform", lambda want, step: steps.append(step.verb))
+    _lifecycle._leave_one({"name": "a"}, print)
+    assert steps == done
+
+
 def test_a_start_ends_what_the_shutdown_before_had_noted(host, tmp_path):
     (tmp_path / "leaving").touch()
     _lifecycle.start(CONFIG, host[2])

@@ -26,6 +26,19 @@ def test_block_cgroups_take_the_order_away(monkeypatch, tmp_path, controllers, v
         assert _loop.keep_order() == kept, "once in use it counts as in use"
 
 
+def test_a_loop_whose_file_system_has_failed_is_known_all_the_same(monkeypatch):
+    shown = {"loop/backing_file": "/disk/db.img", "loop/offset": "4096", "loop/sizelimit": "0", "ro": "0", "loop/dio": "1", "loop/autoclear": "0",
+             "queue/write_cache": "write back", "size": "16"}
+    monkeypatch.setattr(_loop, "read_text", lambda path, default=None: shown[path.removeprefix("/sys/block/loop3/")])
+
+    def status(number):
+        raise OSError(5, "Input/output error")
+    monkeypatch.setattr(_loop, "_status", status)
+    monkeypatch.setattr(_loop.os, "open", lambda path, flags: 99)
+    monkeypatch.setattr(_loop.os, "close", lambda number: None)
+    assert _loop.read_loop("/dev/loop3") == _loop.Loop("/dev/loop3", "/disk/db.img", None, 4096, 0, False, True, False, "write back", 8192)
+
+
 def want(**more):
     return _loopfile.normalize([dict({"path": PATH, "size": "100M"}, **more)])[0]
 

@@ -374,6 +374,18 @@ def test_a_device_that_runs_from_its_remote_leg_alone_is_left_alone(host):
     assert "runs from its remote leg alone. Nothing was done: save the data" in said
 
 
+@pytest.mark.parametrize("remote, starts", [("absent", False), ("unreadable", False), ("blank", True), ("outside", True)])
+def test_a_local_leg_that_failed_while_it_ran_is_not_started_alone(host, remote, starts):
+    """At boot the store is not there yet, and the local leg knows nothing of what was written after it had failed."""
+    state = host.state(local_super(), remote_super() if remote == "outside" else None, remote__state=remote)
+    state["_record"]["alone"] = True
+    want = host.want(state="detached", passing=True)
+    if starts:
+        assert verbs(want, state)[0] == "assemble"
+    else:
+        assert "failed while it ran, and what was written since is on its remote leg" in refusal(want, state)
+
+
 def test_a_third_leg_is_refused(host):
     said = refusal(host.want(), host.live("outside", _strangers=["/dev/loop7"]))
     assert "/dev/loop7" in said and f"which is neither {host.local} nor {host.remote}. Nothing was done" in said
