@@ -78,7 +78,7 @@ class Faults(Drive):
         """link cut, and one write to each of twelve chunks"""
         self.owner("pkill -f '[l]oad.py'; true")
         self.lay()
-        self.until(lambda: not any(map(self.dirty, NAMES)), 60, "md to list nothing any more")
+        self.until(lambda: not any(map(self.dirty, NAMES)), 240, "md to list nothing any more")
         before = {name: self.state()[name]["last_heal"] for name in NAMES}
         self.lab.cut("store1")
         self.until(self.is_out, 30, "the legs to be out")

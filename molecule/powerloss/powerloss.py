@@ -105,7 +105,7 @@ class Crashes(Drive):
     def one(self, kind):
         """Crash once and heal; returns a row.
 
-        kind: slow (the link is, commits lag), late (each commit is), burst (the leg is out when the power goes) or hang (the LUN does; its host loses power too).
+        kind: slow (the link is, commits lag), late (each commit is), burst (the leg is out when the power goes) or hang (the LUN does; both lose power).
         """
         self.load()
         if kind == "slow":
