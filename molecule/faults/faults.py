@@ -31,7 +31,7 @@ HOLES = """
 import os, sys
 sys.path.insert(0, "/usr/local/sbin/indestructible")
 from indestructible_block import _blank, _core
-open("/proc/sys/vm/drop_caches", "w").write("3")
+open("/proc/sys/vm/drop_caches", "w").write("1")
 path = "/var/lib/indestructible/stores/vault1/fast.img"
 size = os.stat(path).st_size
 try:

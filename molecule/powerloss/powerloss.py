@@ -85,7 +85,7 @@ class Crashes(Drive):
         self.lay()
         # a write elsewhere, or a super block of md, would wait for the remote leg, and md would forget nothing meanwhile
         self.owner(f"pkill -STOP -f '[l]oad.py'; sync; {NEVER_CLEAN}")
-        self.until(lambda: not any(map(self.dirty, NAMES)), 60, "md to forget what was written before")
+        self.until(lambda: not any(map(self.dirty, NAMES)) and self.rests(3), 90, "md to forget what was written before, and the store to rest")
         self.store("dmsetup suspend --nolockfs --noflush lun")
         # one, for the next would wait for the commit
         self.owner("dd if=/dev/urandom of=/srv/fast/once bs=64K count=1 conv=notrunc oflag=direct status=none")
@@ -94,6 +94,11 @@ class Crashes(Drive):
         self.until(lambda: not self.dirty("fast"), 50, "md to forget it")
         self.crash()
         return self.boot_both("forgotten")
+
+    def rests(self, seconds):
+        """Whether the store has had nothing to commit for so many seconds: what is written now is in its page cache before the next commit begins."""
+        told = json.loads(self.owner("cat /run/indestructible/guard.json"))
+        return told["time"] - told["stores"]["vault1"]["commit_time"] >= seconds
 
     def boot_both(self, kind):
         """The storage host loses its power as well, and with it what it had taken while its LUN stood still."""

@@ -6,9 +6,10 @@
     recover.py PART [COUNT]
 
 Parts: prefix (recoveries of COUNT checkpoints of each device hold a prefix of what was written), postgres (the server runs on COUNT recoveries),
-untouched (the device in use stays as it is), refusals, unprotected (recoveries leave nothing protected, and nothing less), quiesce (everything is let go
-at the limit), inside (btrfs, a partition table and LVM on a device), rollback, killed (COUNT kills of recover, release and rollback, and the power gone),
-long (a history of COUNT checkpoints costs no more than a short one). Each prints what it found as JSON and adds it to .build/recover-RELEASE.json.
+untouched (the device in use stays as it is), memory (which runs short between recoveries), refusals, unprotected (recoveries leave nothing protected,
+and nothing less), quiesce (everything is let go at the limit), inside (btrfs, a partition table and LVM on a device), rollback, killed (COUNT kills
+of recover, release and rollback, and the power gone), long (a history of COUNT checkpoints costs no more than a short one). Each prints what it found
+as JSON and adds it to .build/recover-RELEASE.json.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ HISTORIES = ("ax", "sx", "ae", "se")
 STRAY = ("dmsetup ls | grep indestructible; grep -l /view/ /sys/block/loop*/loop/backing_file; grep /run/indestructible/view /proc/mounts; "
          "cat /sys/block/loop*/loop/backing_file | grep -F .cow; ls /var/lib/indestructible/recoveries 2>/dev/null; ls /run/indestructible/view 2>/dev/null; "
          "ls /var/lib/indestructible/records/recoveries 2>/dev/null | grep -v '[.]new-'; true")  # half a record goes with the next one
+FORGET = "for turn in 1 2 3; do echo 3 >/proc/sys/vm/drop_caches; done"  # what nobody uses, as when memory is short
 SNAPSHOTS = "lscp -s $(findmnt -no SOURCE /var/lib/indestructible/stores/vault1) | sed 1d | awk '{print $1}'"
 
 
@@ -91,6 +93,40 @@ class Recover(Drive):
             raise Wrong(f"the kernel complained: {said}")
         self.clean()
         return [{"same": True}]
+
+    def memory(self, _count):
+        """The kernel drops what it has of checkpoints that nobody uses, while others are opened."""
+        points = {}
+        for number in range(1, 5):
+            self.owner(f"echo content {number} >/srv/ax/which && indestructible checkpoint ax --name which{number}")
+            points[f"which{number}"] = f"content {number}"
+        seen = []
+
+        def look():
+            for name, content in points.items():
+                found = self.owner(f"cat {self.ask(f'recover ax {name} --direct --name which')['mount']}/which; indestructible release which")
+                seen.append(found == content)
+                if found != content:
+                    raise Wrong(f"the point {name} was opened and has {found!r}, not {content!r}")
+                self.owner(FORGET)
+        for _turn in range(3):
+            look()
+        self.owner("systemctl restart indestructible-guard")
+        look()
+        # what keeps the kernel from it is lost with a guard that is stopped
+        self.owner(f"systemctl stop indestructible-guard; systemctl start indestructible-guard; {FORGET}; {FORGET}")
+        self.owner("echo content 5 >/srv/ax/which && indestructible checkpoint ax --name which5")
+        self.refused("indestructible recover ax which5 --direct --name which", "The volume has to be mounted anew; the guard does that within seconds")
+        self.until(lambda: self.lab.ssh("owner1", "indestructible recover ax which5 --direct --name which", check=False).returncode == 0, 60,
+                   "the guard to mount the volume anew", pause=2)
+        self.owner("indestructible release which")
+        points["which5"] = "content 5"
+        look()
+        self.until(lambda: all(device["state"] == "attached" for device in self.state().values()), 60, "all legs to be back")
+        for name in points:
+            self.owner(f"indestructible checkpoint ax --name {name} --delete")
+        self.clean()
+        return [{"opened": len(seen)}]
 
     def refused(self, command, words):
         """Wrong unless a command of the owner fails with these words."""
@@ -336,7 +372,7 @@ class Recover(Drive):
 def main():
     recover = Recover()
     part, count = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2] if len(sys.argv) > 2 else "4"
-    if part not in ("prefix", "postgres", "untouched", "refusals", "unprotected", "quiesce", "inside", "rollback", "killed", "long"):
+    if part not in ("prefix", "postgres", "untouched", "memory", "refusals", "unprotected", "quiesce", "inside", "rollback", "killed", "long"):
         sys.exit(__doc__)
     try:
         rows = getattr(recover, part)(int(count))

@@ -22,6 +22,8 @@ from ._generations import place_of
 from ._guard_store import StoreWatch
 from ._loop import keep_order, loops, note_order
 from ._metrics import metrics
+from ._nilfs import snapshot_mounts
+from ._snapshots import Keeper, is_stale, see
 
 METRICS_DIR = "/run/indestructible-metrics"  # apart from RUN_DIR, which is for root alone
 METRICS = f"{METRICS_DIR}/indestructible.prom"
@@ -29,16 +31,23 @@ _METRICS = 5.0  # seconds
 _TICK, _BUSY_TICK, _LOOK = 0.25, 0.1, 5.0  # seconds
 
 
-def notify(text):
-    """Tell systemd, when it started this (sd_notify)."""
+def notify(text, *numbers):
+    """Tell systemd, when it started this (sd_notify), and give it descriptors (numbers) to keep for the next process."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         try:
-            channel.sendto(text.encode(), "\0" + path[1:] if path.startswith("@") else path)
+            channel.connect("\0" + path[1:] if path.startswith("@") else path)
+            socket.send_fds(channel, [text.encode()], numbers)
         except OSError:
             pass  # without an answer systemd starts the guard again
+
+
+def inherited(name):
+    """The descriptor (int) that an earlier process gave systemd under a name, or None."""
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":") if os.environ.get("LISTEN_PID") == str(os.getpid()) else []
+    return 3 + names.index(name) if name in names else None
 
 
 def _program():
@@ -59,7 +68,7 @@ class Guard:
         self._stop = threading.Event()
         self._looked = self._published = self._measured = 0.0
         self._unsettled = False  # whether the moves of stores have to be looked at
-        self._ordered = self._starter = None
+        self._ordered = self._starter = self._keeper = None
         self._told = {}  # what was said last of what is wrong with something, a sentence
         self._program = _program()
 
@@ -69,6 +78,8 @@ class Guard:
 
     def run(self):
         """Watch until stop(), or until the program is replaced, for the run that replaced it may not live to start the guard anew; systemd does."""
+        self._keeper = Keeper(inherited("snapshots"))
+        notify("FDSTORE=1\nFDNAME=snapshots", self._keeper.number)
         self._load()
         notify("READY=1")
         while not self._stop.is_set():
@@ -77,6 +88,8 @@ class Guard:
                 self._load()
             if now - self._looked >= _LOOK or (now - self._published >= 1 and keep_order() != self._ordered):
                 self._look(now)
+            if self._keeper.tick():
+                self._published = 0.0
             busy = False
             for store in self.stores:
                 try:
@@ -163,6 +176,9 @@ class Guard:
         known = loops()
         for store in self.stores:
             store.disk = store.link.disk()
+            if store.disk:
+                see(store.disk)
+            store.stale = bool(store.disk) and is_stale(store.disk) and not snapshot_mounts(f"/dev/{store.disk}")
             store.link.look_up(store.hastened, store.store["commit_deadline"])
             if self._ordered:
                 store.sound = store.checkpoint or store.sound
@@ -224,7 +240,8 @@ class Guard:
         devices = {device.name: {"replication": device.mode, "state": device.state, "store": store.name} for store in self.stores for device in store.devices}
         os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
         with open(f"{GUARD_STATE}.new", "w", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 1), "stores": stores, "devices": devices}))
+            file.write(json.dumps({"time": round(time.time(), 1), "stores": stores, "devices": devices,
+                                   "kept": self._keeper.kept if self._keeper else {}}))
         os.replace(f"{GUARD_STATE}.new", GUARD_STATE)
         if now - self._measured >= _METRICS:
             self._measured = now

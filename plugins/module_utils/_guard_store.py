@@ -56,6 +56,7 @@ class StoreWatch:
         self.link = Link(store)
         self.room = RoomWatch(store, say)
         self.disk = None
+        self.stale = False  # whether its volume has to be mounted anew, see _snapshots
         self.progress = Progress()
         self.problem = None  # what keeps the legs out, a sentence
         self.neighbours = []  # the watches of other stores that are reached through the same session
@@ -142,6 +143,10 @@ class StoreWatch:
             if leaving:
                 self.leave(leaving, now)
             self._endure(last, "it is full but for a reserve", now)
+        if self.stale and joined and not last and not self.busy:
+            self.say(5, f"store {self.name}: its volume is mounted anew, so that another checkpoint can be opened")
+            self._let_go(joined, cleanly=True)
+            joined, self.next_try = [], now
         broken = [device for device in self.devices if device.state == "faulty" and not device.failing and not device.failed]
         taken = [device for device in broken if device.is_taken_out]
         if len(broken) > len(taken) and not self.busy:  # seen by nobody until now, such as while there was no guard
@@ -172,7 +177,7 @@ class StoreWatch:
             self.link.abort()  # whatever waits there, also an attempt to bring legs back, during which md may keep the application waiting
         if self.busy and not self.busy.is_alive():
             self.busy = None
-        wanted = not self.disk or any(device.state in ("out", "faulty") and not device.failing for device in self.devices)
+        wanted = not self.disk or (self.stale and not last) or any(device.state in ("out", "faulty") and not device.failing for device in self.devices)
         if wanted and not self.busy and now >= self.next_try:
             self.busy = threading.Thread(target=self._join, args=(now,), daemon=True)
             self.busy.start()
@@ -402,7 +407,7 @@ class StoreWatch:
 
     def _is_wanted(self, devices):
         """Whether there is anything to bring: legs of these devices, or the store itself. Raises Problem when they want one that is out of use."""
-        if self.closed or os.path.exists(LEAVING) or (not devices and self.link.disk()):
+        if self.closed or os.path.exists(LEAVING) or (not devices and self.link.disk() and not self.stale):
             return False
         if mount_at(self.store["mount"]) or _nilfs_volume.is_used(load_record("stores", self.name)):
             return True
@@ -437,11 +442,12 @@ class StoreWatch:
             except _owner.Owned:
                 self._give_up(point)
                 raise
-        if mount and (not self.link.disk() or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
+        if mount and (not self.link.disk() or self.stale or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
             last = ", ".join(device.name for device in self.devices if device.is_last)
             if last:
                 raise Problem(f"its volume is broken, and is not mounted again because of what runs from its remote leg alone ({last})")
-            self.say(5, f"store {self.name}: its volume is broken and is mounted again")
+            if not self.stale:
+                self.say(5, f"store {self.name}: its volume is broken and is mounted again")
             self._clear()
             _nilfs_volume.take_down(self.name, point)
             mount = None
@@ -459,7 +465,7 @@ class StoreWatch:
                                             "block_size": found.block_size, "reserved": self.store["reserved"],
                                             "keep": self.store.get("keep")})
             converge([want], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
-        self.disk = self.link.disk()
+        self.disk, self.stale = self.link.disk(), False
         self.room.refresh(self.disk)
         self.renewed = 0.0  # a new login has to be registered before anything is written
         if not self._answers():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from . import _cleaner, _loopfile, _md, _md_act
 from ._blank import find_use
@@ -137,9 +138,12 @@ def _leave_one(device, say):
         say(4, f"device {device['name']}: {problem}")
 
 
-def stop(config, say):
-    """Stop every device and detach its local loop. Returns how many could not be stopped: what still uses them ends with the kernel."""
-    failed = 0
+def stop(config, say, seconds=10):
+    """Stop every device and detach its local loop, once they are free (for all of them so many seconds are waited).
+
+    Returns how many could not be stopped: what still uses them ends with the kernel.
+    """
+    failed, end = 0, time.monotonic() + seconds
     note_late([])
     for device in config.devices.values():
         want = mirror_of(device, "stopped")
@@ -148,7 +152,7 @@ def stop(config, say):
                 state = _md.observe(want)
                 if state["array"]:
                     with contextlib.suppress(Problem):  # whatever uses it is named by the stop below
-                        wait_until(lambda array=state["array"]: not find_use(f"/dev/{array}"), 10, "the device to be free")
+                        wait_until(lambda array=state["array"]: not find_use(f"/dev/{array}"), end - time.monotonic(), "the device to be free")
                     _md_act.perform(want, _md.Step("stop", "", {}))
                 loop = find_loop(device["local"]) if device["local_kind"] == "file" else None
                 if loop:

@@ -19,7 +19,7 @@ import contextlib
 import os
 import time
 
-from . import _catalogue, _generations
+from . import _catalogue, _generations, _snapshots
 from ._blank import describe, probe
 from ._blockdev import find_holder, openers_of, size_of
 from ._core import (MIB, RUN_DIR, STATE_DIR, Problem, Step, converge, forget_record, human_size, list_records, load_record, read_text, run, save_file,
@@ -245,6 +245,7 @@ def perform(want, step):
 
 def _open(want, args):
     name, device = want["name"], device_named(want["device"], args["generation"])
+    _snapshots.check(device.disk, args["checkpoint"], name)
     record = {"name": name, "device": want["device"], "as_of": want["as_of"], "mode": want["mode"], "point": want["mount"], "cow": want["cow"],
               "checkpoint": args["checkpoint"], "time": args["time"], "safe": args["safe"], "disk": device.disk, "store_point": device.point,
               "cow_size": args.get("cow_size"), "phase": "opening", "made_point": bool(want["mount"]) and not os.path.isdir(want["mount"]),
@@ -261,6 +262,7 @@ def _open(want, args):
     view = view_of(name)
     make_directories(view)
     run(["mount", "-t", "nilfs2", "-o", f"ro,cp={args['checkpoint']}", device.disk, view])
+    _snapshots.note(device.disk, args["checkpoint"], view)
     image = os.path.join(view, os.path.relpath(os.path.realpath(device.remote), os.path.realpath(device.point)))
     if not os.path.exists(image):
         raise Problem(f"{name}: the checkpoint {args['checkpoint']} has no {os.path.basename(image)}: the device is younger")
@@ -341,6 +343,8 @@ def _close(name, keep=False):
         if _is_in(loop, view) or _is_over(loop, record.get("cow")):
             detach(loop.device)
     if mount_at(view):
+        if record.get("disk"):
+            _snapshots.wait_until_kept(record["disk"], record["checkpoint"])
         unmount(view)
     for path, remove in ((record.get("mode") == "overlay" and record["cow"], os.unlink), (view, os.rmdir),
                          (record.get("made_point") and record["point"], os.rmdir)):

@@ -16,7 +16,7 @@ description:
     is no option to format anything else. A file system of the wanted type is taken as it is; anything else is refused.
   - mkfs is told to write little, because every byte crosses the link and stays in the history. Nothing is discarded, the log of
     XFS has 64 MiB (256 MiB from 1 TiB on), and ext4 is mounted with C(noinit_itable), which fills its inode tables as they are used.
-  - The line in fstab has C(noauto,nofail), because the device is not there before its legs are.
+  - The line in fstab has C(nofail) and options for systemd, by which the mount waits for the device for at most 30 seconds, and not for the network.
 author: The indestructible.block authors (@indestructible)
 requirements:
   - xfsprogs, e2fsprogs or btrfs-progs, for the type in use
@@ -54,7 +54,7 @@ options:
         description: Where to mount it.
         type: path
       options:
-        description: Mount options, separated by commas, besides C(noauto,nofail) in fstab.
+        description: Mount options, separated by commas, besides those that this module puts in fstab.
         type: str
       label:
         description: Label of a new file system. An existing one keeps its own.

@@ -81,7 +81,8 @@ options:
       time_base:
         description:
           - Seconds. The kernel by itself notes a chunk as changed for two to three times as long after its last write. It must be longer than an
-            acknowledged write can be on its way to the disk of the remote leg, so at least 10.
+            acknowledged write can be on its way to the disk of the remote leg, so at least 10; the roles, which know how often and for how long
+            the guard commits, ask for C(commit_interval) + C(commit_deadline) + 10.
           - With the default, twenty days, it is the guard that lets the bitmap forget, after a commit.
         type: int
         default: 1728000

@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the indestructible.block authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from ansible_collections.indestructible.block.plugins.module_utils import _snapshots
+from ansible_collections.indestructible.block.plugins.module_utils._core import Problem
+
+
+class Kernel:
+    """What sysfs shows of the volume on sda."""
+
+    def __init__(self, path):
+        self.path, self.number = path / "sda", 0
+        self.mount()
+
+    def mount(self):
+        """Mount the volume (anew): another directory."""
+        self.number += 1
+        if self.path.exists():
+            self.path.rename(self.path.parent / f"old{self.number}")  # its inode number is not free yet
+        (self.path / "mounted_snapshots").mkdir(parents=True)
+
+    def open(self, number):
+        (self.path / "mounted_snapshots" / str(number)).mkdir()
+
+    def drop(self, number):
+        (self.path / "mounted_snapshots" / str(number)).rmdir()
+
+
+@pytest.fixture(name="kernel")
+def fixture_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr(_snapshots, "_SYSFS", str(tmp_path))
+    monkeypatch.setattr(_snapshots, "OPENED", str(tmp_path / "opened"))
+    return Kernel(tmp_path)
+
+
+def test_while_nothing_was_dropped_anything_may_be_opened(kernel):
+    _snapshots.check("/dev/sda", 5, "db")
+    kernel.open(5)
+    _snapshots.note("/dev/sda", 5, "/view/db")
+    _snapshots.check("/dev/sda", 7, "db")
+    assert not _snapshots.is_stale("sda")
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_once_something_was_dropped_nothing_else_is_opened_until_it_is_mounted_anew(kernel, by_hand):
+    kernel.open(5)
+    if by_hand:
+        _snapshots.see("sda")
+    else:
+        _snapshots.note("/dev/sda", 5, "/view/db")
+    kernel.open(6)
+    _snapshots.note("/dev/sda", 6, "/view/mail")
+    kernel.drop(5)
+    _snapshots.check("/dev/sda", 6, "mail")  # of which the kernel has the right one
+    assert not _snapshots.is_stale("sda")
+    with pytest.raises(Problem, match="^db: the kernel has dropped a part of what it had of checkpoint 5, .* instead of 7's. Nothing was opened"):
+        _snapshots.check("/dev/sda", 7, "db")
+    assert _snapshots.is_stale("/dev/sda")
+    kernel.mount()
+    assert not _snapshots.is_stale("sda")
+    _snapshots.check("/dev/sda", 7, "db")
+
+
+def test_the_guard_watches_each_checkpoint_once_a_mount(kernel, monkeypatch):
+    watched, mounts = [], {}
+
+    class Libc:
+        """inotify."""
+
+        @staticmethod
+        def inotify_init1(flags):
+            return 9
+
+        @staticmethod
+        def inotify_add_watch(number, path, mask):
+            watched.append((number, path))
+            return len(watched)
+    monkeypatch.setattr(_snapshots.ctypes, "CDLL", lambda name, use_errno: Libc)
+    monkeypatch.setattr(_snapshots, "mount_at", mounts.get)
+    keeper = _snapshots.Keeper()
+    assert not keeper.tick()
+    mounts["/view/db"] = SimpleNamespace(super_options=("rw", "cp=5"))
+    _snapshots.note("/dev/sda", 5, "/view/db")
+    assert keeper.tick() and keeper.kept == {"sda": [5]} and watched == [(9, b"/view/db")]
+    assert not keeper.tick()
+    del mounts["/view/db"]
+    _snapshots.note("/dev/sda", 6, "/view/gone")
+    keeper._seen = None
+    assert not keeper.tick() and keeper.kept == {"sda": [5]} and len(watched) == 1
+    kernel.mount()
+    _snapshots.note("/dev/sda", 5, "/view/db")  # the kernel knows nothing of the watch of before
+    mounts["/view/db"] = SimpleNamespace(super_options=("rw", "cp=8"))
+    keeper._seen = None
+    assert keeper.tick() and keeper.kept == {}, "another checkpoint is mounted there by now"
+
+
+@pytest.mark.parametrize("told, waits", [({}, False), ({"kept": {}}, True), ({"kept": {"sda": [5]}}, True), ({"kept": {"sdb": [5]}}, True)])
+def test_a_checkpoint_is_unmounted_once_it_is_kept(monkeypatch, told, waits):
+    asked = []
+    monkeypatch.setattr(_snapshots, "guard_told", lambda: told)
+    monkeypatch.setattr(_snapshots, "wait_for", lambda condition, seconds: asked.append(condition()))
+    _snapshots.wait_until_kept("/dev/sda", 5)
+    assert asked == ([told["kept"].get("sda") == [5]] if waits else [])
