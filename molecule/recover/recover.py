@@ -104,7 +104,7 @@ class Recover(Drive):
 
         def look():
             for name, content in points.items():
-                found = self.owner(f"cat {self.ask(f'recover ax {name} --direct --name which')['mount']}/which; indestructible release which")
+                found = self.owner(f"cat {self.ask(f'recover ax {name} --direct --name which')['mount']}/which; indestructible release which >/dev/null")
                 seen.append(found == content)
                 if found != content:
                     raise Wrong(f"the point {name} was opened and has {found!r}, not {content!r}")
