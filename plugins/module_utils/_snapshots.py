@@ -20,12 +20,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import time
 
 from ._core import RUN_DIR, Problem, guard_told, read_text, save_file, wait_for
 from ._mount import mount_at
 
 OPENED = f"{RUN_DIR}/opened"  # a folder with a file for each disk (by kernel name): what was opened on the volume on it
 _SYSFS = "/sys/fs/nilfs2"
+_FRESH = 5  # seconds for which what the guard told counts; it tells something each second
 _ONLYDIR, _DELETE_SELF, _CLOEXEC = 0x01000000, 0x00000400, 0o2000000  # of inotify
 
 
@@ -99,12 +101,12 @@ def check(disk, number, name):
 
 
 def wait_until_kept(disk, number, seconds=3):
-    """Give the guard, if there is one, the time to keep what belongs to a checkpoint, before it is unmounted."""
+    """Give the guard, if one is at work, the time to keep what belongs to a checkpoint, before it is unmounted."""
     name, told = _name(disk), guard_told()
 
     def is_kept():
         return number in guard_told().get("kept", {}).get(name, [])
-    if "kept" in told:
+    if "kept" in told and abs(time.time() - told["time"]) < _FRESH:
         wait_for(is_kept, seconds)
 
 

@@ -101,10 +101,13 @@ def test_the_guard_watches_each_checkpoint_once_a_mount(kernel, monkeypatch):
     assert keeper.tick() and keeper.kept == {}, "another checkpoint is mounted there by now"
 
 
-@pytest.mark.parametrize("told, waits", [({}, False), ({"kept": {}}, True), ({"kept": {"sda": [5]}}, True), ({"kept": {"sdb": [5]}}, True)])
+@pytest.mark.parametrize("told, waits", [
+    ({}, False), ({"kept": {}, "time": 1000}, True), ({"kept": {"sda": [5]}, "time": 1003}, True), ({"kept": {"sdb": [5]}, "time": 1003}, True),
+    ({"kept": {}, "time": 900}, False)])  # of a guard that is stopped
 def test_a_checkpoint_is_unmounted_once_it_is_kept(monkeypatch, told, waits):
     asked = []
     monkeypatch.setattr(_snapshots, "guard_told", lambda: told)
+    monkeypatch.setattr(_snapshots.time, "time", lambda: 1004)
     monkeypatch.setattr(_snapshots, "wait_for", lambda condition, seconds: asked.append(condition()))
     _snapshots.wait_until_kept("/dev/sda", 5)
     assert asked == ([told["kept"].get("sda") == [5]] if waits else [])
