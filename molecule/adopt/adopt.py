@@ -80,7 +80,7 @@ class Adopt(Drive):
             number, records = (int(word) for word in self.owner(f"cd /root && python3 point.py {name} last").split())
             if records < row[name]["found"]:
                 raise Wrong(f"{name}: checkpoint {number} of the new owner has {records} records of {row[name]['found']}")
-            old = next((one for one in self.ask(f"points {name} --limit 1000")["points"] if one["time"] <= self.died - LAG), None)
+            old = next((one for one in self.ask(f"points {name} --limit 6000")["points"] if one["time"] <= self.died - LAG), None)
             if old is None:
                 raise Wrong(f"{name}: there is no point from before the loss")
             self.owner(f"test -d {self.open(name, old['checkpoint'])} && indestructible release {name}")

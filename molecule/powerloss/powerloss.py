@@ -88,7 +88,7 @@ class Crashes(Drive):
         self.until(lambda: not any(map(self.dirty, NAMES)) and self.rests(3), 90, "md to forget what was written before, and the store to rest")
         self.store("dmsetup suspend --nolockfs --noflush lun")
         # one, for the next would wait for the commit
-        self.owner("dd if=/dev/urandom of=/srv/fast/once bs=64K count=1 conv=notrunc oflag=direct status=none")
+        self.owner("dd if=/dev/urandom of=/srv/fast/once bs=64K count=1 seek=768 conv=notrunc oflag=direct status=none")  # a chunk of which it has all
         if not self.dirty("fast"):
             raise Wrong("md did not list what was written")
         # md looks at its bitmap only when something wakes it, as a write elsewhere would

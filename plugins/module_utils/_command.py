@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -316,6 +317,9 @@ def main(arguments=None):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return VERBS[args.verb][0](args)
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Problem as problem:
         if getattr(args, "json", False):
             _tell(args, {"error": str(problem)}, "")

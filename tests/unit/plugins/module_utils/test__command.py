@@ -66,3 +66,14 @@ def test_what_could_not_be_started_for_a_broken_configuration_is_late(monkeypatc
     monkeypatch.setattr(_command, "list_records", lambda kind: ["db", "mail"] if kind == "devices" else [])
     assert _command.main(["start"]) == 1
     assert noted == ["db", "mail"] and "not readable" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, tmp_path):
+    def points(_args):
+        raise BrokenPipeError
+    with open(tmp_path / "out", "w", encoding="utf-8") as out:
+        monkeypatch.setattr(_command.sys, "stdout", out)
+        monkeypatch.setitem(_command.VERBS, "points", (points, *_command.VERBS["points"][1:]))
+        assert _command.main(["points", "db"]) == 1
+        out.write("more")  # which goes nowhere
+    assert (tmp_path / "out").read_text() == ""
