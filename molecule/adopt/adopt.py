@@ -146,8 +146,8 @@ class Adopt(Drive):
 
     def _forget(self, host):
         """Make a host that lost its store one that never had it."""
-        self.lab.ssh(host, "systemctl disable --now indestructible-guard indestructible-devices; umount /srv/fast /srv/safe; mdadm --stop --scan; "
-                     "losetup -D; rm -rf /var/lib/indestructible /etc/indestructible.json /etc/mdadm/mdadm.conf.d/indestructible-*; "
+        self.lab.ssh(host, "pkill -9 -f '[l]oad.py'; systemctl disable --now indestructible-guard indestructible-devices; umount /srv/fast /srv/safe; "
+                     "mdadm --stop --scan; losetup -D; rm -rf /var/lib/indestructible /etc/indestructible.json /etc/mdadm/mdadm.conf.d/indestructible-*; "
                      "sed -i '/indestructible/d; /srv/d' /etc/fstab; iscsiadm -m node -u", check=False)
         left = self.lab.ssh(host, "cat /proc/mdstat | grep -c ^md; ls /var/lib/indestructible 2>/dev/null", check=False).stdout.split()
         if left != ["0"]:
