@@ -231,7 +231,7 @@ class StoreWatch:
                "disk")
         if why != self.problem:
             self.say(3, f"store {self.name}: {why}. It is tried again")
-        self.problem = why
+        self.problem, device.idle_since = why, None
         self._let_go([device])
 
     def _end_heal(self, device):

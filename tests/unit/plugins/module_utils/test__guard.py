@@ -311,8 +311,11 @@ def test_a_volume_that_another_host_owns_is_unmounted(monkeypatch, last, done_th
 
 def test_a_heal_that_has_stopped_is_said_once_and_tried_less_and_less_often(store):
     watch, said, done = store
-    watch._give_up_heal(Leg("db", state="recovering"), 100.0)
-    watch._give_up_heal(Leg("db", state="recovering"), 120.0)
+    leg = Leg("db", state="recovering")
+    leg.idle_since = 88.0
+    watch._give_up_heal(leg, 100.0)
+    assert leg.idle_since is None
+    watch._give_up_heal(leg, 120.0)
     assert done == ["db", "db"] and len(said) == 1 and "the heal of db stopped before its end" in said[0]
     assert watch.pause == 2 and watch.next_try == 122
 
