@@ -212,7 +212,7 @@ def refusal(device, owner):
     by = {"mark": "its mark is on the LUN", "reservation": "it holds the reservation of the LUN"}.get(
         owner["how"], "its mark is on the LUN, and it holds the reservation")
     return Owned(f"{device} is owned by {who(owner)}{since}: {by}. Two hosts on one LUN destroy what is on it. Take the store out of use on that "
-                   "host first; run this with adopt (indestructible_adopt) only if that host is gone for good")
+                 "host first; run this with adopt (indestructible_adopt) only if that host is gone for good")
 
 
 def claim(device):
