@@ -213,11 +213,19 @@ def guard_told():
 
 def load_record(kind, name):
     """What this host remembers of a thing (dict; empty when nothing): kind is 'devices', 'stores' or 'recoveries'."""
-    text = read_text(f"{STATE_DIR}/records/{kind}/{name}.json")
+    path = f"{STATE_DIR}/records/{kind}/{name}.json"
+    text = read_text(path)
     try:
+        if text is None and os.stat(path):  # it was made just now, or a disk that fails must not make anybody forget
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
         return json.loads(text) if text else {}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Problem(f"{path} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise Problem(f"{STATE_DIR}/records/{kind}/{name}.json is not readable JSON; move it away to go on without it") from None
+        raise Problem(f"{path} is not readable JSON; move it away to go on without it") from None
 
 
 def save_record(kind, name, record):

@@ -39,7 +39,7 @@ class RoomWatch:
         self._second, self._peak = (0.0, 0), 0
         self._fine, self._sampled, self._saved, self._glanced = [], 0.0, 0.0, 0.0
         self._disk = None  # kernel name, at the last look
-        self._recent, self._lock = 0, threading.Lock()
+        self._recent, self._lock, self._saving = 0, threading.Lock(), threading.Lock()  # who holds the latter may wait for a disk
 
     def learn(self, disk):
         """Read what only the super block tells; may wait for the disk (kernel name or None), so it is for a thread that may."""
@@ -157,7 +157,7 @@ class RoomWatch:
 
     def _write(self, history):
         try:
-            with self._lock:
+            with self._saving:
                 history.save()
         except OSError as error:
             self.say(4, f"store {self.store['name']}: its history of free space cannot be written: {error.strerror}")

@@ -264,3 +264,11 @@ def test_a_period_is_read_and_written(text, seconds):
 def test_what_is_no_period_is_refused(text):
     with pytest.raises(_core.Problem, match="keep: .* is not a period; write a number and m, h, d or w"):
         _core.parse_period(text, "keep")
+
+
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(tmp_path, monkeypatch):
+    """Else what is noted next would be all that is known of a device."""
+    monkeypatch.setattr(_core, "STATE_DIR", str(tmp_path))
+    (tmp_path / "records/devices/db.json").mkdir(parents=True)
+    with pytest.raises(Problem, match="db.json cannot be read: Is a directory"):
+        _core.load_record("devices", "db")
