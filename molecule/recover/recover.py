@@ -104,7 +104,10 @@ class Recover(Drive):
 
         def look():
             for name, content in points.items():
-                found = self.owner(f"cat {self.ask(f'recover ax {name} --direct --name which')['mount']}/which; indestructible release which >/dev/null")
+                opened = self.ask(f"recover ax {name} --direct --name which")
+                found = self.owner(f"cat {opened['mount']}/which")
+                self.until(lambda number=opened["checkpoint"]: number in self.kept(), 30, "the guard to keep what was opened")
+                self.owner("indestructible release which")
                 seen.append(found == content)
                 if found != content:
                     raise Wrong(f"the point {name} was opened and has {found!r}, not {content!r}")
@@ -127,6 +130,10 @@ class Recover(Drive):
             self.owner(f"indestructible checkpoint ax --name {name} --delete")
         self.clean()
         return [{"opened": len(seen)}]
+
+    def kept(self):
+        """Checkpoints that the guard keeps."""
+        return [number for numbers in json.loads(self.owner("cat /run/indestructible/guard.json"))["kept"].values() for number in numbers]
 
     def refused(self, command, words):
         """Wrong unless a command of the owner fails with these words."""

@@ -180,12 +180,17 @@ def save_file(path, text, mode=0o644):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.new-{os.getpid()}-{threading.get_ident()}"  # nobody else writes to this one
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text if isinstance(text, bytes) else text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text if isinstance(text, bytes) else text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     _sweep(os.path.dirname(path))
     directory = os.open(os.path.dirname(path), os.O_RDONLY)
     try:

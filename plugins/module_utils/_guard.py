@@ -22,8 +22,7 @@ from ._generations import place_of
 from ._guard_store import StoreWatch
 from ._loop import keep_order, loops, note_order
 from ._metrics import metrics
-from ._nilfs import snapshot_mounts
-from ._snapshots import Keeper, is_stale, see
+from ._snapshots import Keeper, see
 
 METRICS_DIR = "/run/indestructible-metrics"  # apart from RUN_DIR, which is for root alone
 METRICS = f"{METRICS_DIR}/indestructible.prom"
@@ -177,8 +176,9 @@ class Guard:
         for store in self.stores:
             store.disk = store.link.disk()
             if store.disk:
-                see(store.disk)
-            store.stale = bool(store.disk) and is_stale(store.disk) and not snapshot_mounts(f"/dev/{store.disk}")
+                with contextlib.suppress(Problem):  # whoever opens a checkpoint sees for himself
+                    see(store.disk)
+            store.stale = store.may_renew()
             store.link.look_up(store.hastened, store.store["commit_deadline"])
             if self._ordered:
                 store.sound = store.checkpoint or store.sound
@@ -188,9 +188,6 @@ class Guard:
                 was = device.state
                 try:
                     device.look(known)
-                    lost = device.note_alone()
-                    if lost:
-                        self.say(3, lost)
                     if device.is_in and not store.busy and not store.hastened:  # to set a mode may wait for a disk that is silent
                         # also one that somebody else brought in, and did not live to see healed
                         if was not in ("attached", "recovering") or device.is_unfinished():
@@ -200,6 +197,9 @@ class Guard:
                             self.say(5, said)
                         if device.may_overtake() and not is_locked():
                             store.doubt(device, now)
+                    lost = device.note_alone()  # last: the disk of the records may be the one that failed
+                    if lost:
+                        self.say(3, lost)
                     self._once(f"device {device.name}")
                 except (Problem, OSError) as problem:
                     self._once(f"device {device.name}", f"device {device.name}: {problem}")

@@ -23,8 +23,9 @@ from ._loop import detach as detach_loop
 from ._loop import loops
 from ._md import PHASE_ADOPTING
 from ._md_super import read_super as read_leg_super
-from ._mount import mount_at
-from ._nilfs import Volume, attribute, read_super
+from ._mount import mount_at, users_of
+from ._nilfs import Volume, attribute, read_super, snapshot_mounts
+from ._snapshots import end_stale, is_stale
 
 LEAVING = f"{RUN_DIR}/leaving"  # a file that is there from the moment at shutdown from which nothing may be brought back
 _MANY = 16384  # dirty blocks (64 MiB of 4 KiB) that are committed without waiting for the interval
@@ -56,6 +57,7 @@ class StoreWatch:
         self.link = Link(store)
         self.room = RoomWatch(store, say)
         self.disk = None
+        self._given_up = set()  # names of the devices of which it was said that their heal stopped
         self.stale = False  # whether its volume has to be mounted anew, see _snapshots
         self.progress = Progress()
         self.problem = None  # what keeps the legs out, a sentence
@@ -229,7 +231,8 @@ class StoreWatch:
         self.next_try = now + self.pause
         why = (f"the heal of {device.name} stopped before its end, as when a part of {device.device['local']} cannot be read; see what the kernel says of its "
                "disk")
-        if why != self.problem:
+        if device.name not in self._given_up:
+            self._given_up.add(device.name)
             self.say(3, f"store {self.name}: {why}. It is tried again")
         self.problem, device.idle_since = why, None
         self._let_go([device])
@@ -242,6 +245,7 @@ class StoreWatch:
                 note = _md_act.finish_attach(device.want)
             device.healing = False
             self.joined = time.monotonic()
+            self._given_up.discard(device.name)
             if note:
                 self.say(5, f"device {device.name}: both legs are equal again ({note['kind']}, {note['copied_bytes']} bytes copied in "
                             f"{note['seconds']} seconds)")
@@ -339,7 +343,7 @@ class StoreWatch:
         """Bring the store and then the legs back; in a thread, under the lock of the host."""
         try:
             devices, problems = self._wanting()
-            if devices and self.room.usage and not self._with_room(devices):
+            if devices and self.room.usage and not self.stale and not self._with_room(devices):
                 self.next_try = now + _LOOK_FOR_ROOM
                 return
             if any(device.failing for device in self.devices):
@@ -435,7 +439,7 @@ class StoreWatch:
     def _bring_store(self):
         """See that the volume is mounted and takes a commit; mounted anew when it is broken or its disk has gone."""
         point = self.store["mount"]
-        mount = mount_at(point)
+        mount, self.stale = mount_at(point), self.may_renew()
         if mount and self.link.disk():
             try:
                 _owner.renew(f"/dev/{self.link.disk()}")
@@ -448,9 +452,15 @@ class StoreWatch:
                 raise Problem(f"its volume is broken, and is not mounted again because of what runs from its remote leg alone ({last})")
             if not self.stale:
                 self.say(5, f"store {self.name}: its volume is broken and is mounted again")
-            self._clear()
-            _nilfs_volume.take_down(self.name, point)
-            mount = None
+            try:
+                self._clear()
+                _nilfs_volume.take_down(self.name, point)
+                mount = None
+            except Problem:
+                if not self.stale:
+                    raise
+                end_stale(self.disk)  # it works, but for another checkpoint
+                _cleaner.resume(self.name)
         if not mount:
             _swap.finish(self.store)
             mount = mount_at(point)
@@ -470,6 +480,13 @@ class StoreWatch:
         self.renewed = 0.0  # a new login has to be registered before anything is written
         if not self._answers():
             raise Problem(f"its volume takes no commit ({self.error or 'none ended in time'})")
+
+    def may_renew(self):
+        """Whether its volume has to be mounted anew for the sake of a checkpoint, and can be without anybody's harm."""
+        if not self.disk or not is_stale(self.disk) or any(device.is_last for device in self.devices) or snapshot_mounts(f"/dev/{self.disk}"):
+            return False
+        own = ("nilfs_cleanerd", f"(pid {os.getpid()})")
+        return not [user for user in users_of(self.store["mount"]) if not user.startswith(own[0]) and own[1] not in user]
 
     def _give_up(self, point):
         """Unmount a volume that another host owns by now, so that nothing of here is written to it, whatever becomes of the reservation."""

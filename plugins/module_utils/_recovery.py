@@ -243,9 +243,18 @@ def perform(want, step):
         _open(want, step.args)
 
 
+def check_kernel(device, checkpoint, name, trusted=None):
+    """Raise Problem when the kernel could show another checkpoint of the volume of a device (as device_named() has it); see _snapshots.check()."""
+    way_out = None
+    if device.generation is not None:
+        way_out = (f"The volume has to be mounted anew: release what else is open of it, run indestructible generations {device.store} --detach "
+                   f"{device.generation}, and then this again")
+    return _snapshots.check(device.disk, checkpoint, name, way_out, trusted)
+
+
 def _open(want, args):
     name, device = want["name"], device_named(want["device"], args["generation"])
-    _snapshots.check(device.disk, args["checkpoint"], name)
+    trusted = check_kernel(device, args["checkpoint"], name)
     record = {"name": name, "device": want["device"], "as_of": want["as_of"], "mode": want["mode"], "point": want["mount"], "cow": want["cow"],
               "checkpoint": args["checkpoint"], "time": args["time"], "safe": args["safe"], "disk": device.disk, "store_point": device.point,
               "cow_size": args.get("cow_size"), "phase": "opening", "made_point": bool(want["mount"]) and not os.path.isdir(want["mount"]),
@@ -263,6 +272,7 @@ def _open(want, args):
     make_directories(view)
     run(["mount", "-t", "nilfs2", "-o", f"ro,cp={args['checkpoint']}", device.disk, view])
     _snapshots.note(device.disk, args["checkpoint"], view)
+    check_kernel(device, args["checkpoint"], name, trusted)
     image = os.path.join(view, os.path.relpath(os.path.realpath(device.remote), os.path.realpath(device.point)))
     if not os.path.exists(image):
         raise Problem(f"{name}: the checkpoint {args['checkpoint']} has no {os.path.basename(image)}: the device is younger")

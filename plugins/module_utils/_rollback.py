@@ -84,6 +84,8 @@ def _put_back(want, step, device, tell):
     record = {"device": name, "as_of": str(want["as_of"]), "checkpoint": step.args["checkpoint"], "time": step.args["time"], "before": step.args["before"],
               "generation": step.args["generation"], "began": int(time.time()), "written": None, "done": False}
     if step.args["new"]:
+        with host_lock():  # a refusal changes nothing, as long as nothing is noted
+            _recovery.check_kernel(device_named(name, record["generation"]), record["checkpoint"], name)
         make(device, step.args["before"], f"before the rollback as of {want['as_of']}")
     save_record(KIND, name, record)
     with host_lock():

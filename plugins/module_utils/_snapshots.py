@@ -58,12 +58,19 @@ def _load(name):
         found = json.loads(read_text(f"{OPENED}/{name}") or "{}")
     except ValueError:
         found = {}
-    return found if found.get("instance") == instance else {"instance": instance, "opened": {}, "stale": False}
+    known = instance is not None and found.get("instance") == instance
+    return found if known else {"instance": instance, "opened": {}, "stale": False}
 
 
 def _save(name, found):
-    os.makedirs(OPENED, mode=0o700, exist_ok=True)
-    save_file(f"{OPENED}/{name}", json.dumps(found))
+    try:
+        os.makedirs(OPENED, mode=0o700, exist_ok=True)
+        save_file(f"{OPENED}/{name}", json.dumps(found))
+    except OSError as error:
+        raise Problem(f"cannot note in {OPENED}/{name} which checkpoints are open: {error.strerror}") from None
+
+
+_own = []  # a Keeper, so that what this process opens is kept for as long as it runs, whatever the guard does
 
 
 def note(disk, number, view):
@@ -71,6 +78,9 @@ def note(disk, number, view):
     name = _name(disk)
     found = _load(name)
     _save(name, dict(found, opened={**found["opened"], str(number): view}))
+    if not _own:
+        _own.append(Keeper())
+    _own[0].watch(view, number)
 
 
 def see(disk):
@@ -82,31 +92,55 @@ def see(disk):
         _save(name, dict(found, opened={**found["opened"], **more}))
 
 
+def end_stale(disk):
+    """The volume cannot be mounted anew now; the next one who cannot open a checkpoint asks for it again."""
+    name = _name(disk)
+    _save(name, dict(_load(name), stale=False))
+
+
 def is_stale(disk):
     """Whether the volume on a disk (path or kernel name) has to be mounted anew, because somebody could not open a checkpoint."""
     return _load(_name(disk))["stale"]
 
 
-def check(disk, number, name):
-    """Raise Problem unless the volume on a disk can be trusted to open that checkpoint; name is what is being opened."""
+def check(disk, number, name, way_out=None, trusted=None):
+    """Raise Problem unless the volume on a disk can be trusted to open that checkpoint.
+
+    Called before it is mounted, and right after it with what the first call returned: whether the kernel had that very checkpoint's object, so that nothing
+    that was dropped matters. name is what is being opened, way_out what to do instead of waiting for the guard.
+    """
     see(disk)
     disk = _name(disk)
     found, alive = _load(disk), _alive(disk)
     lost = sorted({int(one) for one in found["opened"]} - alive)
-    if lost and number not in alive:
-        _save(disk, dict(found, stale=True))
+    doubted = found.get("doubted", [])  # those that may have got what belonged to another one
+    known = number in alive and number not in doubted if trusted is None else trusted
+    if lost and not known:
+        _save(disk, dict(found, stale=True, doubted=doubted + [number] if trusted is False else doubted))
         raise Problem(f"{name}: the kernel has dropped a part of what it had of checkpoint {lost[0]}, which was open before, and could now show the content of "
-                      f"that one instead of {number}'s. Nothing was opened. The volume has to be mounted anew; the guard does that within seconds, once no "
-                      "other checkpoint of it is open: then run this again")
+                      f"that one instead of {number}'s. Nothing was opened. {way_out or _way_out()}")
+    return known
+
+
+def _way_out():
+    if _is_guarded():
+        return ("The volume has to be mounted anew; the guard does that within seconds, once nobody uses it, no other checkpoint of it is open and no device "
+                "runs from its remote leg alone: then run this again")
+    return "Unmount the store, have it mounted again (by indestructible.block.site or adopt), and then run this again"
+
+
+def _is_guarded():
+    told = guard_told()
+    return "kept" in told and abs(time.time() - told["time"]) < _FRESH
 
 
 def wait_until_kept(disk, number, seconds=3):
     """Give the guard, if one is at work, the time to keep what belongs to a checkpoint, before it is unmounted."""
-    name, told = _name(disk), guard_told()
+    name = _name(disk)
 
     def is_kept():
         return number in guard_told().get("kept", {}).get(name, [])
-    if "kept" in told and abs(time.time() - told["time"]) < _FRESH:
+    if _is_guarded():
         wait_for(is_kept, seconds)
 
 
@@ -139,11 +173,12 @@ class Keeper:
             found = _load(name)
             for number, view in found["opened"].items():
                 this = (name, found["instance"], int(number))
-                if this in before or (view and self._watch(view, int(number))):
+                if this in before or (view and self.watch(view, int(number))):
                     self._watched.add(this)
         return self._watched != before
 
-    def _watch(self, view, number):
+    def watch(self, view, number):
+        """Keep the checkpoint that is mounted on view; returns whether that was done."""
         mount = mount_at(view)
         return bool(mount) and f"cp={number}" in mount.super_options and \
             self._libc.inotify_add_watch(self.number, os.fsencode(view), _ONLYDIR | _DELETE_SELF) >= 0

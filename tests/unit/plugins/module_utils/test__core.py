@@ -272,3 +272,12 @@ def test_a_record_that_cannot_be_read_is_not_taken_for_none(tmp_path, monkeypatc
     (tmp_path / "records/devices/db.json").mkdir(parents=True)
     with pytest.raises(Problem, match="db.json cannot be read: Is a directory"):
         _core.load_record("devices", "db")
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def fsync(number):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(_core.os, "fsync", fsync)
+    with pytest.raises(OSError):
+        _core.save_file(str(tmp_path / "file"), "text")
+    assert list(tmp_path.iterdir()) == []

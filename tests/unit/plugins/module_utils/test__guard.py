@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -289,6 +290,18 @@ def test_a_store_whose_disk_does_not_answer_holds_nobody_up(store, monkeypatch):
     watch._join(200.0)
     assert done == [] and watch.next_try > 200
     assert said == ["store vault1: its disk does not answer: a commit has not ended within 5 seconds; trying again"]
+
+
+@pytest.mark.parametrize("stale, last, views, users, may", [
+    (True, False, [], [], True), (True, False, [], ["nilfs_cleanerd (pid 7)", f"indestructible (pid {os.getpid()})"], True), (False, False, [], [], False),
+    (True, True, [], [], False), (True, False, ["a view"], [], False), (True, False, [], ["bash (pid 8)"], False)])
+def test_a_volume_is_mounted_anew_only_if_that_harms_nobody(monkeypatch, stale, last, views, users, may):
+    watch = _guard_store.StoreWatch(STORE, [], print)
+    watch.disk, watch.devices = "sdb", [Leg("db", is_last=last)]
+    monkeypatch.setattr(_guard_store, "is_stale", lambda disk: stale)
+    monkeypatch.setattr(_guard_store, "snapshot_mounts", lambda device: views)
+    monkeypatch.setattr(_guard_store, "users_of", lambda point: users)
+    assert watch.may_renew() == may
 
 
 @pytest.mark.parametrize("last, done_then", [(False, ["clear", "down"]), (True, [])])

@@ -37,6 +37,8 @@ class Kernel:
 def fixture_kernel(tmp_path, monkeypatch):
     monkeypatch.setattr(_snapshots, "_SYSFS", str(tmp_path))
     monkeypatch.setattr(_snapshots, "OPENED", str(tmp_path / "opened"))
+    monkeypatch.setattr(_snapshots, "_own", [])
+    monkeypatch.setattr(_snapshots, "guard_told", dict)
     return Kernel(tmp_path)
 
 
@@ -63,9 +65,30 @@ def test_once_something_was_dropped_nothing_else_is_opened_until_it_is_mounted_a
     with pytest.raises(Problem, match="^db: the kernel has dropped a part of what it had of checkpoint 5, .* instead of 7's. Nothing was opened"):
         _snapshots.check("/dev/sda", 7, "db")
     assert _snapshots.is_stale("/dev/sda")
-    kernel.mount()
+    _snapshots.end_stale("sda")
     assert not _snapshots.is_stale("sda")
-    _snapshots.check("/dev/sda", 7, "db")
+    kernel.mount()
+    assert _snapshots.check("/dev/sda", 7, "db") is False
+
+
+def test_what_was_dropped_while_a_checkpoint_was_mounted_is_seen_and_that_one_trusted_no_more(kernel):
+    kernel.open(5)
+    _snapshots.note("/dev/sda", 5, "/view/db")
+    trusted = _snapshots.check("/dev/sda", 6, "mail")
+    kernel.drop(5)
+    kernel.open(6)
+    _snapshots.note("/dev/sda", 6, "/view/mail")
+    for way in (trusted, None):
+        with pytest.raises(Problem, match="mail: the kernel has dropped a part"):
+            _snapshots.check("/dev/sda", 6, "mail", trusted=way)
+
+
+def test_a_half_written_file_is_no_note(kernel, tmp_path):
+    (tmp_path / "opened").mkdir()
+    for name in ("sda", "sdz.new-1-2"):
+        (tmp_path / "opened" / name).write_text("")
+    keeper = _snapshots.Keeper()
+    assert not keeper.tick() and not _snapshots.is_stale("sdz")
 
 
 def test_the_guard_watches_each_checkpoint_once_a_mount(kernel, monkeypatch):
@@ -84,6 +107,7 @@ def test_the_guard_watches_each_checkpoint_once_a_mount(kernel, monkeypatch):
             return len(watched)
     monkeypatch.setattr(_snapshots.ctypes, "CDLL", lambda name, use_errno: Libc)
     monkeypatch.setattr(_snapshots, "mount_at", mounts.get)
+    monkeypatch.setattr(_snapshots, "_own", [SimpleNamespace(watch=lambda view, number: None)])
     keeper = _snapshots.Keeper()
     assert not keeper.tick()
     mounts["/view/db"] = SimpleNamespace(super_options=("rw", "cp=5"))
