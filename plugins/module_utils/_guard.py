@@ -197,12 +197,16 @@ class Guard:
                             self.say(5, said)
                         if device.may_overtake() and not is_locked():
                             store.doubt(device, now)
-                    lost = device.note_alone()  # last: the disk of the records may be the one that failed
-                    if lost:
-                        self.say(3, lost)
                     self._once(f"device {device.name}")
                 except (Problem, OSError) as problem:
                     self._once(f"device {device.name}", f"device {device.name}: {problem}")
+                try:
+                    lost = device.note_alone()
+                    if lost:
+                        self.say(3, lost)
+                    self._once(f"record {device.name}")
+                except (Problem, OSError) as problem:  # the disk of the records may be the one that failed
+                    self._once(f"record {device.name}", f"device {device.name}: that it runs from its remote leg alone cannot be noted: {problem}")
         if self.config and _lifecycle.late() and not (self._starter and self._starter.is_alive()):
             self._starter = threading.Thread(target=self._start_late, args=(self.config,), daemon=True)
             self._starter.start()

@@ -220,12 +220,16 @@ class DeviceWatch:
             write_text(time_base, str(HELD))
         # an acknowledged fsync has to be somewhere, and without a whole local leg that is the LUN
         wanted = "sync" if self.is_last else self.device["replication"]
+        changed = self.mode != wanted
+        if changed and wanted == "sync":  # before anything is read or noted: the disk of the records may be the one that failed
+            set_write_cache(f"/dev/{self.remote}", "write back")
         known = load_record("devices", self.name).get("replication")
         if known is None or (known, wanted) == ("sync", "async"):
             update_record(self.want, replication=wanted)  # before: from now on the legs are only equal as far as the bitmap, held as it is, says
-        if self.mode == wanted:
+        if not changed:
             return None
-        set_write_cache(f"/dev/{self.remote}", "write through" if wanted == "async" else "write back")
+        if wanted == "async":
+            set_write_cache(f"/dev/{self.remote}", "write through")
         was, self.mode, self.settled, self.switched = self.mode, wanted, False, time.monotonic()
         why = ", because its local leg is not whole" if self.is_last else ""
         return f"device {self.name}: replication is {wanted} now, and was {was}{why}"

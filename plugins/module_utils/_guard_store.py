@@ -23,8 +23,8 @@ from ._loop import detach as detach_loop
 from ._loop import loops
 from ._md import PHASE_ADOPTING
 from ._md_super import read_super as read_leg_super
-from ._mount import mount_at, users_of
-from ._nilfs import Volume, attribute, read_super, snapshot_mounts
+from ._mount import mount_at, mounts_of, users_of
+from ._nilfs import Volume, attribute, read_super
 from ._snapshots import end_stale, is_stale
 
 LEAVING = f"{RUN_DIR}/leaving"  # a file that is there from the moment at shutdown from which nothing may be brought back
@@ -286,7 +286,10 @@ class StoreWatch:
             return True
         known = [device.name for watch in [self] + self.neighbours for device in watch.devices]
         for name in list_records("devices"):
-            record = load_record("devices", name) if name not in known else {}
+            try:
+                record = load_record("devices", name) if name not in known else {}
+            except Problem:  # the disk of the records may have failed as well; a connection that is dead is given up all the same
+                continue
             if record.get("phase") == PHASE_ADOPTING:  # of a store that the configuration does not name yet
                 mount = mount_of(record.get("remote") or "/")
                 if mount and self.link.reaches(os.path.basename(os.path.realpath(mount.source))):
@@ -439,28 +442,31 @@ class StoreWatch:
     def _bring_store(self):
         """See that the volume is mounted and takes a commit; mounted anew when it is broken or its disk has gone."""
         point = self.store["mount"]
-        mount, self.stale = mount_at(point), self.may_renew()
+        mount, disk = mount_at(point), self.disk
+        # what main thread and users do meanwhile changes nothing of this; a leg that is still in is let go first
+        self.stale = renew = self.may_renew() and not any(device.is_in for device in self.devices)
         if mount and self.link.disk():
             try:
                 _owner.renew(f"/dev/{self.link.disk()}")
             except _owner.Owned:
                 self._give_up(point)
                 raise
-        if mount and (not self.link.disk() or self.stale or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
+        if mount and (not self.link.disk() or renew or "ro" in mount.super_options or (self.pause > 2 * _RETRY_FIRST and not self._answers())):
             last = ", ".join(device.name for device in self.devices if device.is_last)
             if last:
                 raise Problem(f"its volume is broken, and is not mounted again because of what runs from its remote leg alone ({last})")
-            if not self.stale:
+            if not renew:
                 self.say(5, f"store {self.name}: its volume is broken and is mounted again")
             try:
                 self._clear()
                 _nilfs_volume.take_down(self.name, point)
                 mount = None
-            except Problem:
-                if not self.stale:
+            except Problem as problem:
+                if not renew:
                     raise
-                end_stale(self.disk)  # it works, but for another checkpoint
+                self.say(4, f"store {self.name}: its volume could not be mounted anew, and goes on as it is: {problem}")
                 _cleaner.resume(self.name)
+                end_stale(disk)  # it works, but for another checkpoint
         if not mount:
             _swap.finish(self.store)
             mount = mount_at(point)
@@ -476,6 +482,8 @@ class StoreWatch:
                                             "keep": self.store.get("keep")})
             converge([want], _nilfs_volume.observe, _nilfs_volume.plan, _nilfs_volume.perform, _nilfs_volume.predict)
         self.disk, self.stale = self.link.disk(), False
+        if renew and self.disk and is_stale(self.disk):  # somebody has a mount of it that cannot be seen from here
+            end_stale(self.disk)
         self.room.refresh(self.disk)
         self.renewed = 0.0  # a new login has to be registered before anything is written
         if not self._answers():
@@ -483,7 +491,8 @@ class StoreWatch:
 
     def may_renew(self):
         """Whether its volume has to be mounted anew for the sake of a checkpoint, and can be without anybody's harm."""
-        if not self.disk or not is_stale(self.disk) or any(device.is_last for device in self.devices) or snapshot_mounts(f"/dev/{self.disk}"):
+        disk = self.disk
+        if not disk or not is_stale(disk) or any(device.is_last for device in self.devices) or len(mounts_of(f"/dev/{disk}")) > 1:
             return False
         own = ("nilfs_cleanerd", f"(pid {os.getpid()})")
         return not [user for user in users_of(self.store["mount"]) if not user.startswith(own[0]) and own[1] not in user]

@@ -87,8 +87,10 @@ def _put_back(want, step, device, tell):
         with host_lock():  # a refusal changes nothing, as long as nothing is noted
             _recovery.check_kernel(device_named(name, record["generation"]), record["checkpoint"], name)
         make(device, step.args["before"], f"before the rollback as of {want['as_of']}")
-    save_record(KIND, name, record)
     with host_lock():
+        if step.args["new"]:  # again, for much may have been written meanwhile
+            _recovery.check_kernel(device_named(name, record["generation"]), record["checkpoint"], name)
+        save_record(KIND, name, record)
         _catalogue.open_window(device.remote, None, "a rollback was under way")
     if not os.path.exists(f"/dev/md/{name}"):  # the power went in the middle of it, and a mixture is not started at boot
         _lifecycle.start_one(_host_config.load().devices[name], mixture=True)

@@ -51,6 +51,14 @@ def _alive(name):
         return set()
 
 
+def _object(name, number):
+    """What tells one object of a checkpoint from the next one (int), or 0 when there is none."""
+    try:
+        return os.stat(f"{_SYSFS}/{name}/mounted_snapshots/{number}").st_ino
+    except OSError:
+        return 0
+
+
 def _load(name):
     """dict(instance, opened: dict of number as str -> where it was mounted, stale: bool) of the volume as it is mounted now."""
     instance = _instance(name)
@@ -106,17 +114,19 @@ def is_stale(disk):
 def check(disk, number, name, way_out=None, trusted=None):
     """Raise Problem unless the volume on a disk can be trusted to open that checkpoint.
 
-    Called before it is mounted, and right after it with what the first call returned: whether the kernel had that very checkpoint's object, so that nothing
-    that was dropped matters. name is what is being opened, way_out what to do instead of waiting for the guard.
+    Called before it is mounted, and right after it with what the first call returned: what tells the object (int) that the kernel had of that very
+    checkpoint, so that nothing that was dropped matters, or 0. name is what is being opened, way_out what to do instead of waiting for the guard.
     """
     see(disk)
     disk = _name(disk)
     found, alive = _load(disk), _alive(disk)
     lost = sorted({int(one) for one in found["opened"]} - alive)
     doubted = found.get("doubted", [])  # those that may have got what belonged to another one
-    known = number in alive and number not in doubted if trusted is None else trusted
+    known = 0 if number in doubted else _object(disk, number)
+    if trusted is not None and trusted != known:
+        known = 0
     if lost and not known:
-        _save(disk, dict(found, stale=True, doubted=doubted + [number] if trusted is False else doubted))
+        _save(disk, dict(found, stale=True, doubted=doubted if trusted is None else doubted + [number]))
         raise Problem(f"{name}: the kernel has dropped a part of what it had of checkpoint {lost[0]}, which was open before, and could now show the content of "
                       f"that one instead of {number}'s. Nothing was opened. {way_out or _way_out()}")
     return known

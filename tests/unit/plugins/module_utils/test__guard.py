@@ -174,6 +174,22 @@ def test_the_last_leg_is_known(legs, local, remote, is_last):
     assert watch.is_last == is_last
 
 
+def test_the_last_leg_takes_every_flush_although_no_record_can_be_read(legs, monkeypatch):
+    watch, shown = legs
+    caches = []
+
+    def load(kind, name):
+        raise Problem("db.json cannot be read: Input/output error")
+    monkeypatch.setattr(_guard_device, "load_record", load)
+    monkeypatch.setattr(_guard_device, "set_write_cache", lambda device, mode: caches.append((device, mode)))
+    shown["loop0"] = "faulty"
+    watch.look_again()
+    watch.mode = "async"
+    with pytest.raises(Problem):
+        watch.set_mode()
+    assert caches == [("/dev/loop1", "write back")]
+
+
 def test_that_the_remote_leg_is_alone_is_noted_once_and_taken_back(legs, monkeypatch):
     watch, shown = legs
     noted = []
@@ -299,7 +315,7 @@ def test_a_volume_is_mounted_anew_only_if_that_harms_nobody(monkeypatch, stale, 
     watch = _guard_store.StoreWatch(STORE, [], print)
     watch.disk, watch.devices = "sdb", [Leg("db", is_last=last)]
     monkeypatch.setattr(_guard_store, "is_stale", lambda disk: stale)
-    monkeypatch.setattr(_guard_store, "snapshot_mounts", lambda device: views)
+    monkeypatch.setattr(_guard_store, "mounts_of", lambda device: ["the store", *views])
     monkeypatch.setattr(_guard_store, "users_of", lambda point: users)
     assert watch.may_renew() == may
 
@@ -320,6 +336,33 @@ def test_a_volume_that_another_host_owns_is_unmounted(monkeypatch, last, done_th
     with pytest.raises(Problem, match="owned by the host b"):
         watch._bring_store()
     assert done == done_then
+
+
+def test_a_volume_that_cannot_be_mounted_anew_goes_on_as_it_is(store, monkeypatch):
+    watch, said, done = store
+    monkeypatch.undo()
+    watch.disk = "sdb"
+    watch.say = lambda level, sentence: said.append(sentence)
+    monkeypatch.setattr(watch, "may_renew", lambda: True)
+    monkeypatch.setattr(watch, "_clear", lambda: None)
+    monkeypatch.setattr(watch, "_answers", lambda: True)
+    monkeypatch.setattr(watch.link, "disk", lambda: "sdb")
+    monkeypatch.setattr(watch.room, "refresh", lambda disk: None)
+    monkeypatch.setattr(_guard_store, "mount_at", lambda point: SimpleNamespace(super_options=[]))
+    monkeypatch.setattr(_guard_store, "is_stale", lambda disk: False)
+    monkeypatch.setattr(_guard_store, "end_stale", lambda disk: done.append(f"end {disk}"))
+    monkeypatch.setattr(_guard_store._owner, "renew", lambda device: None)
+    monkeypatch.setattr(_guard_store._cleaner, "resume", lambda name: done.append(f"resume {name}"))
+
+    def take_down(name, point):
+        raise Problem("/store is in use")
+    monkeypatch.setattr(_guard_store._nilfs_volume, "take_down", take_down)
+    watch._bring_store()
+    assert done == ["resume vault1", "end sdb"] and not watch.stale
+    assert said == ["store vault1: its volume could not be mounted anew, and goes on as it is: /store is in use"]
+    watch.devices = [Leg("db")]  # which is in yet
+    watch._bring_store()
+    assert len(done) == 2
 
 
 def test_a_heal_that_has_stopped_is_said_once_and_tried_less_and_less_often(store):

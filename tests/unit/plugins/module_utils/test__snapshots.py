@@ -68,7 +68,20 @@ def test_once_something_was_dropped_nothing_else_is_opened_until_it_is_mounted_a
     _snapshots.end_stale("sda")
     assert not _snapshots.is_stale("sda")
     kernel.mount()
-    assert _snapshots.check("/dev/sda", 7, "db") is False
+    assert _snapshots.check("/dev/sda", 7, "db") == 0
+
+
+def test_an_object_that_was_dropped_and_made_again_is_not_the_one_that_was_trusted(kernel):
+    for number in (5, 6):
+        kernel.open(number)
+        _snapshots.note("/dev/sda", number, "/view/db")
+    kernel.drop(5)
+    trusted = _snapshots.check("/dev/sda", 6, "mail")
+    assert trusted == _snapshots.check("/dev/sda", 6, "mail", trusted=trusted) != 0
+    (kernel.path / "mounted_snapshots" / "6").rename(kernel.path / "old")  # its inode number is not free yet
+    kernel.open(6)
+    with pytest.raises(Problem):
+        _snapshots.check("/dev/sda", 6, "mail", trusted=trusted)
 
 
 def test_what_was_dropped_while_a_checkpoint_was_mounted_is_seen_and_that_one_trusted_no_more(kernel):
