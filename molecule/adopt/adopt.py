@@ -43,14 +43,19 @@ class Adopt(Drive):
             raise Wrong(f"adopt failed: {done.stdout[-3000:]}")
         return done.stdout
 
-    def write_and_die(self, before=None):
-        """Write until the owner is destroyed; acked has what an async device must have at least, and a sync one exactly."""
+    def write(self):
+        """Start to write, and go on until the store has to have what was acknowledged early; returns how many records of each device that were."""
         self.acked = dict.fromkeys(NAMES, 0)
         self.owner("rm -f /srv/*/records")
         self.start_told_load()
         time.sleep(5)
         early = self.told()
         time.sleep(LAG + 1)
+        return early
+
+    def write_and_die(self, before=None):
+        """Write until the owner is destroyed; acked has what an async device must have at least, and a sync one exactly."""
+        early = self.write()
         if before:
             before()
         self.crash()
@@ -224,10 +229,7 @@ class Adopt(Drive):
 
     def leg_fails(self):
         """a local leg fails while the device is written to, and the host loses its power"""
-        self.acked = dict.fromkeys(NAMES, 0)
-        self.owner("rm -f /srv/*/records")
-        self.start_told_load()
-        time.sleep(3)
+        self.write()
         image = "/var/lib/indestructible/fast.img"
         self.owner(f"echo faulty >/sys/block/$(basename $(readlink -f /dev/md/fast))/md/dev-$(basename $(losetup -nO NAME -j {image}))/state")
         self.until(lambda: self.owner("grep alone /var/lib/indestructible/records/devices/fast.json", check=False), 20, "the guard to note it")
@@ -247,12 +249,7 @@ class Adopt(Drive):
 
     def cut_off(self):
         """the owner is cut off while it writes, and comes back once another host has adopted the store"""
-        self.acked = dict.fromkeys(NAMES, 0)
-        self.owner("rm -f /srv/*/records")
-        self.start_told_load()
-        time.sleep(5)
-        early = self.told()
-        time.sleep(LAG + 1)
+        early = self.write()
         self.lab.cut(self.host)
         self.died, lost = time.time(), self.host
         self.reader.kill()
