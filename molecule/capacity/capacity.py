@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A small store is filled through the devices fast (async) and safe (sync), and what happens at its end.
 
-    capacity.py PART...    grow, forecast, stopped, swap, or a KIND-KIND of fill.py for the two devices, such as buffered-direct
+    capacity.py PART...    below, grow, forecast, stopped, swap, or a KIND-KIND of fill.py for the two devices, such as buffered-direct
 Prints a line a part, and writes .build/capacity-RELEASE.json. Each part fills the store, looks at what is left of it, and grows it; grow only does that, under
-load and by site, and swap, the last one, moves it to another LUN. Exit status 1 when a promise was broken.
+load and by site, below fills the file system of the local legs, and swap, the last one, moves it to another LUN. Exit status 1 when a promise was broken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from drive import LOAD, NAMES, STALL, Drive, LabError, Wrong, save  # noqa: E402
 
 GROWTH = 1000 << 11  # sectors by which the LUN grows each time
 RATE = 8  # MiB a second of the steady writer
+PARTS = ("below", "grow", "forecast", "stopped", "swap")  # and these, for each of the two devices:
 KINDS = ("buffered", "direct", "fsync", "small")
 FULL = "full but for a reserve"
 
@@ -256,6 +257,25 @@ class Capacity(Drive):
             raise Wrong(f"site with a smaller size says something else: {done.stdout[-3000:]}")
         return row
 
+    def below(self):
+        """The file system of the local legs has less free than they may still take."""
+        since, row, left = self.mark(), {"part": "below the local legs"}, 100 << 20
+        self.owner(f"fallocate -l $(($(stat -fc '%a * %S' /) - {left})) /ballast")
+        self.until(lambda: self.said(since, "once it is full md takes them out") == 1, 15, "the guard to warn")
+        status, metrics = self.owner("indestructible status"), self.owner("cat /run/indestructible-metrics/indestructible.prom")
+        rooms = [device["local_room"] for device in self.state().values()]
+        row.update(free=rooms[0]["free"], wanted=rooms[0]["wanted"])
+        told = "Device fast: the file system below the local legs of fast, safe has "
+        if status.count(told) != 1 or rooms[0] != rooms[1] or not left // 2 < rooms[0]["free"] < left * 2 < rooms[0]["wanted"]:
+            raise Wrong(f"{rooms} is told as: {status}")
+        if not re.search(r'indestructible_device_local_free_bytes\{device="safe"\} \d{8,9}\n', metrics):
+            raise Wrong(f"the metrics do not tell it: {metrics}")
+        self.owner("rm /ballast")
+        self.until(lambda: told not in self.owner("indestructible status"), 15, "the warning to end")
+        if self.said(since, "once it is full md takes them out") != 1:
+            raise Wrong("the guard said more than once what is free below the local legs")
+        return row
+
     def swap(self):
         """The store is full, and moves to another LUN while the devices are written to."""
         since, row = self.mark(), {"part": "full, then swapped under load"}
@@ -288,14 +308,14 @@ class Capacity(Drive):
 
     def run(self, part):
         """One part by its name."""
-        if part in ("grow", "forecast", "stopped", "swap"):
+        if part in PARTS:
             return getattr(self, part)()
         return self.fill(*part.split("-"))
 
 
 def main():
     parts = sys.argv[1:]
-    known = ["grow", "forecast", "stopped", "swap"] + [f"{first}-{second}" for first in KINDS for second in KINDS]
+    known = [*PARTS] + [f"{first}-{second}" for first in KINDS for second in KINDS]
     if not parts or any(part not in known for part in parts):
         sys.exit(f"usage: capacity.py PART...; there are: {', '.join(known)}")
     capacity, rows, failed = Capacity(), [], 0

@@ -20,6 +20,7 @@ from . import _host_config, _lifecycle
 from ._core import GUARD_STATE, RUN_DIR, Locked, Problem, guard_told, is_locked, run
 from ._generations import place_of
 from ._guard_store import StoreWatch
+from ._local_room import LocalRooms
 from ._loop import keep_order, loops, note_order
 from ._metrics import metrics
 from ._snapshots import Keeper, see
@@ -68,6 +69,7 @@ class Guard:
         self._looked = self._published = self._measured = 0.0
         self._unsettled = False  # whether the moves of stores have to be looked at
         self._ordered = self._starter = self._keeper = None
+        self._local = LocalRooms(say)
         self._told = {}  # what was said last of what is wrong with something, a sentence
         self._program = _program()
 
@@ -207,6 +209,7 @@ class Guard:
                     self._once(f"record {device.name}")
                 except (Problem, OSError) as problem:  # the disk of the records may be the one that failed
                     self._once(f"record {device.name}", f"device {device.name}: that it runs from its remote leg alone cannot be noted: {problem}")
+        self._local.look({device.name: device.device["local"] for store in self.stores for device in store.devices})
         if self.config and _lifecycle.late() and not (self._starter and self._starter.is_alive()):
             self._starter = threading.Thread(target=self._start_late, args=(self.config,), daemon=True)
             self._starter.start()
@@ -241,7 +244,8 @@ class Guard:
             "lag_seconds": round(now - store.even, 1) if store.even and any(device.is_in for device in store.devices) else None,
             "capacity": store.room.public(), "problem": store.problem, "next_try_seconds": round(store.next_try - now, 1) if store.next_try > now else None,
         } for store in self.stores}
-        devices = {device.name: {"replication": device.mode, "state": device.state, "store": store.name} for store in self.stores for device in store.devices}
+        devices = {device.name: {"replication": device.mode, "state": device.state, "store": store.name, "local_room": self._local.public(device.name)}
+                   for store in self.stores for device in store.devices}
         os.makedirs(RUN_DIR, mode=0o700, exist_ok=True)
         with open(f"{GUARD_STATE}.new", "w", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 1), "stores": stores, "devices": devices,

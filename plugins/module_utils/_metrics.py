@@ -35,6 +35,8 @@ def metrics(stores, devices):
     _add(lines, "device_leg", "State of the remote leg: 1 for the one that it is in.",
          [({"device": device, "store": devices[device].get("store"), "state": state}, devices[device].get("state") == state)
           for device in sorted(devices) for state in _STATES])
+    for key, told in (("free", "Bytes that are free below the local leg, if that is a file."), ("wanted", "Bytes that all local legs there may still take.")):
+        _add(lines, f"device_local_{key}_bytes", told, [({"device": device}, (devices[device].get("local_room") or {}).get(key)) for device in sorted(devices)])
     return "\n".join(lines) + "\n" if lines else ""
 
 

@@ -17,7 +17,9 @@ keeping the mount. And where one was dropped all the same, which sysfs shows, no
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import time
@@ -70,10 +72,16 @@ def _load(name):
     return found if known else {"instance": instance, "opened": {}, "stale": False}
 
 
-def _save(name, found):
+@contextlib.contextmanager
+def _changing(name):
+    """What _load() tells, to be changed; the guard and whoever opens a checkpoint do so one after the other."""
     try:
         os.makedirs(OPENED, mode=0o700, exist_ok=True)
-        save_file(f"{OPENED}/{name}", json.dumps(found))
+        with open(f"{OPENED}.lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = _load(name)
+            yield found
+            save_file(f"{OPENED}/{name}", json.dumps(found))
     except OSError as error:
         raise Problem(f"cannot note in {OPENED}/{name} which checkpoints are open: {error.strerror}") from None
 
@@ -83,9 +91,8 @@ _own = []  # a Keeper, so that what this process opens is kept for as long as it
 
 def note(disk, number, view):
     """Note that a checkpoint is mounted now."""
-    name = _name(disk)
-    found = _load(name)
-    _save(name, dict(found, opened={**found["opened"], str(number): view}))
+    with _changing(_name(disk)) as found:
+        found["opened"][str(number)] = view
     if not _own:
         _own.append(Keeper())
     _own[0].watch(view, number)
@@ -94,16 +101,17 @@ def note(disk, number, view):
 def see(disk):
     """Note what was opened by somebody else."""
     name = _name(disk)
-    found = _load(name)
-    more = {str(one): None for one in _alive(name) if str(one) not in found["opened"]}
-    if more:
-        _save(name, dict(found, opened={**found["opened"], **more}))
+    more = {str(one) for one in _alive(name)}
+    if more - set(_load(name)["opened"]):
+        with _changing(name) as found:
+            for one in more:
+                found["opened"].setdefault(one)
 
 
 def end_stale(disk):
     """The volume cannot be mounted anew now; the next one who cannot open a checkpoint asks for it again."""
-    name = _name(disk)
-    _save(name, dict(_load(name), stale=False))
+    with _changing(_name(disk)) as found:
+        found["stale"] = False
 
 
 def is_stale(disk):
@@ -126,7 +134,8 @@ def check(disk, number, name, way_out=None, trusted=None):
     if trusted is not None and trusted != known:
         known = 0
     if lost and not known:
-        _save(disk, dict(found, stale=True, doubted=doubted if trusted is None else doubted + [number]))
+        with _changing(disk) as found:
+            found.update(stale=True, doubted=doubted if trusted is None else doubted + [number])
         raise Problem(f"{name}: the kernel has dropped a part of what it had of checkpoint {lost[0]}, which was open before, and could now show the content of "
                       f"that one instead of {number}'s. Nothing was opened. {way_out or _way_out()}")
     return known

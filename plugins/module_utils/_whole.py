@@ -32,12 +32,13 @@ def read_whole():
 
 
 def _guarded():
-    """What the guard told last about the stores, by name; empty when there is no guard that could know."""
+    """What the guard told last: dict(stores, devices), dicts by name; empty ones when there is no guard that could know."""
     try:
         told = guard_told()
-        return told["stores"] if time.time() - told["time"] < _FRESH else {}
+        fresh = time.time() - told["time"] < _FRESH
+        return {kind: told[kind] if fresh else {} for kind in ("stores", "devices")}
     except (KeyError, TypeError, ValueError):
-        return {}
+        return {"stores": {}, "devices": {}}
 
 
 def _opened(name):
@@ -52,7 +53,8 @@ def _opened(name):
 def _device(name, guarded):
     record = load_record("devices", name)
     want = {"name": name, "local": record.get("local", ""), "remote": record.get("remote", "")}
-    more = {"filesystem": None, "mount": None, "store": None, "problem": None, "lag_seconds": None, "queue_depth": None}
+    more = {"filesystem": None, "mount": None, "store": None, "problem": None, "lag_seconds": None, "queue_depth": None,
+            "local_room": guarded["devices"].get(name, {}).get("local_room")}
     try:
         seen = _md.observe(want)
         state, more["problem"] = _md.public(seen), seen["_unreadable"]
@@ -73,7 +75,7 @@ def _device(name, guarded):
     if last:
         more["problem"] = f"a rollback was interrupted, so it is a mixture of two states; complete it: indestructible rollback {name} '{last['as_of']}'"
     if state["state"] in ("attached", "recovering"):
-        more["lag_seconds"] = guarded.get(more["store"], {}).get("lag_seconds")
+        more["lag_seconds"] = guarded["stores"].get(more["store"], {}).get("lag_seconds")
         depth = read_text(f"/sys/block/{os.path.basename(state['remote']['device'])}/queue/nr_requests")
         more["queue_depth"] = int(depth) if depth else None
     return dict(state, **more)
@@ -85,8 +87,8 @@ def _store(name, guarded):
     want = _nilfs_volume.normalize({"name": name, "label": record.get("label"), "mount": record.get("mount"),
                                     "device": device if os.path.exists(device) else None})
     try:
-        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded.get(name, {}).get("problem"),
-                     capacity=guarded.get(name, {}).get("capacity"))
+        state = dict(_nilfs_volume.public(_nilfs_volume.observe(want)), problem=guarded["stores"].get(name, {}).get("problem"),
+                     capacity=guarded["stores"].get(name, {}).get("capacity"))
         if state["owner"] and not state["owner"]["here"]:
             state["problem"] = f"its LUN is owned by {who(state['owner'])}"
         elif state["keep"] and state["cleaner"] is False:

@@ -48,7 +48,10 @@ devices:
   description:
     - The devices, by name, as RV(indestructible.block.md_mirror#module:mirrors) has them. In addition C(filesystem), C(mount) (where it is mounted
       now), C(store) (the store of its remote leg),
-      C(lag_seconds) (how far the LUN is behind, as the guard knows it), C(queue_depth) (requests that the remote leg takes at once) and C(problem).
+      C(lag_seconds) (how far the LUN is behind, as the guard knows it), C(queue_depth) (requests that the remote leg takes at once), C(problem) and
+      C(local_room).
+    - C(local_room) is what the guard knows of the file system below a local leg that is a file, or null. C(free), and what all such legs there may still
+      take (C(wanted)), are in bytes; C(warning) is a sentence while they can fill it and little is left.
   returned: success
   type: list
   elements: dict

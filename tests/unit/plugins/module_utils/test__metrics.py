@@ -14,7 +14,8 @@ STORE = {"checkpoint": 7, "commit_seconds": 0.02, "lag_seconds": 0.4, "problem":
 
 
 def test_every_line_is_in_the_text_format():
-    text = metrics({"vault1": STORE, "vault2": {"capacity": None, "problem": "away"}}, {"db": {"state": "attached", "store": "vault1"}})
+    text = metrics({"vault1": STORE, "vault2": {"capacity": None, "problem": "away"}}, {
+        "db": {"state": "attached", "store": "vault1", "local_room": {"free": 5, "wanted": 9, "warning": "x"}}, "raw": {"state": "out", "local_room": None}})
     kinds = set()
     for line in text.splitlines():
         if line.startswith("# TYPE "):
@@ -27,4 +28,5 @@ def test_every_line_is_in_the_text_format():
     assert 'window="week"' not in text and 'indestructible_store_problem{store="vault2"} 1' in text
     assert 'indestructible_device_leg{device="db",store="vault1",state="attached"} 1' in text
     assert 'indestructible_device_leg{device="db",store="vault1",state="out"} 0' in text
+    assert 'indestructible_device_local_free_bytes{device="db"} 5\n' in text and 'local_wanted_bytes{device="raw"}' not in text
     assert metrics({}, {}) == ""

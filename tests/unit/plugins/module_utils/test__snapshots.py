@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,23 @@ def test_once_something_was_dropped_nothing_else_is_opened_until_it_is_mounted_a
     assert not _snapshots.is_stale("sda")
     kernel.mount()
     assert _snapshots.check("/dev/sda", 7, "db") == 0
+
+
+def test_what_two_note_at_once_is_kept_of_both(kernel, monkeypatch):
+    kernel.open(5)
+    load, others = _snapshots._load, []
+
+    def slow(name):
+        found = load(name)
+        if not others:  # while one has read and not yet written
+            others.append(threading.Thread(target=_snapshots.note, args=("/dev/sda", 6, "/view/mail")))
+            others[0].start()
+            others[0].join(0.2)
+        return found
+    monkeypatch.setattr(_snapshots, "_load", slow)
+    _snapshots.note("/dev/sda", 5, "/view/db")
+    others[0].join(5)
+    assert load("sda")["opened"] == {"5": "/view/db", "6": "/view/mail"}
 
 
 def test_an_object_that_was_dropped_and_made_again_is_not_the_one_that_was_trusted(kernel):

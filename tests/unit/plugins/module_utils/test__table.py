@@ -28,6 +28,12 @@ def test_the_room_of_a_store_is_shown():
     assert " full " in status_table([], [dict(store, capacity={"full": True, "left_seconds": 0, "warning": None})])
 
 
+def test_a_file_system_that_legs_can_fill_is_told_of_once():
+    devices = [{"name": name, "state": "attached", "local_room": room} for name, room in (
+        ("db", {"warning": "little is left"}), ("mail", {"warning": "little is left"}), ("vm", {"warning": None}), ("raw", None))]
+    assert status_table(devices, []).endswith("\n\nDevice db: little is left")
+
+
 def test_a_device_that_cannot_be_behind_is_told():
     device = {"name": "db", "state": "attached", "replication": "async", "write_behind": 0}
     assert status_table([device], []).endswith("Device db: its writes wait for the remote leg, because the cgroup controller io is in use")
