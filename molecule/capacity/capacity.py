@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -26,6 +27,20 @@ RATE = 8  # MiB a second of the steady writer
 PARTS = ("below", "grow", "forecast", "stopped", "swap")  # and these, for each of the two devices:
 KINDS = ("buffered", "direct", "fsync", "small")
 FULL = "full but for a reserve"
+DIRTY = 128  # MiB of the store that may be dirty at any moment: what the guard makes room for
+# how much of the volume was dirty at most, in blocks of 4 KiB, until the writers stop
+WATCH = """
+import glob, os, time
+worst = 0
+while not os.path.exists("/root/stop"):
+    for path in glob.glob("/sys/fs/nilfs2/sd*/segctor/dirty_data_blocks_count"):
+        try:
+            worst = max(worst, int(open(path).read()))
+        except (OSError, ValueError):
+            pass
+    time.sleep(0.05)
+print(worst)
+"""
 
 
 class Capacity(Drive):
@@ -44,7 +59,8 @@ class Capacity(Drive):
 
     def start_fill(self, kinds, rate=""):
         """Start writers of these kinds on the devices."""
-        self.owner("rm -f /root/stop /root/fill-*")
+        self.owner("rm -f /root/stop /root/fill-* /root/dirty")
+        self.owner(f"nohup python3 -c {shlex.quote(WATCH)} >/root/dirty 2>&1 &")
         for name, kind in zip(NAMES, kinds):
             self.owner(f"nohup python3 /root/fill.py /srv/{name}/fill {kind} /root/stop {rate} >/root/fill-{name} 2>&1 &")
 
@@ -70,6 +86,8 @@ class Capacity(Drive):
             if len(told) != 2:
                 raise Wrong(f"{name}: the application met an error: {' '.join(told)}")
             row[f"{name}_written"], row[f"{name}_wait"] = int(told[0]), float(told[1])
+        self.until(lambda: self.owner("cat /root/dirty"), 30, "the watch of what is dirty to end")
+        row["dirty_mib"] = int(self.owner("cat /root/dirty")) >> 8
         noted, _lag = self.end_load(150)
         for name in NAMES:
             row[f"{name}_stall"] = noted[name]["longest"]
@@ -166,9 +184,16 @@ class Capacity(Drive):
         safe = self.fill_until_out((first, second))
         time.sleep(3)
         self.end_fill(row, (first, second))
+        self.look_at_dirty(row)
         self.look_at_the_end(row, since, safe)
         self.heal(row)
         return row
+
+    @staticmethod
+    def look_at_dirty(row):
+        """However fast the writers are, the guard commits before much is dirty."""
+        if not 0 < row["dirty_mib"] <= DIRTY:
+            raise Wrong(f"{row['dirty_mib']} MiB of the store were dirty, and not at most {DIRTY}")
 
     def warned(self, since):
         """What was left, in percent, each time that the guard warned of the end."""
@@ -290,6 +315,7 @@ class Capacity(Drive):
         self.until(self.is_healed, 120, "both devices to heal")
         row["heal_seconds"] = round(time.monotonic() - begun, 1)
         self.end_fill(row, ("buffered", "direct"))
+        self.look_at_dirty(row)
         self.note_segments(row)
         if self.said(since, FULL) != 1:
             raise Wrong(f"the journal says {self.said(since, FULL)} times that the store is full")

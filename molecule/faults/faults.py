@@ -24,7 +24,7 @@ from drive import DEADLINE, LAID, NAMES, PROOF, STALL, Drive, LabError, Wrong, s
 
 CHUNK = 8 << 20  # bytes, of the bitmap
 LAG = DEADLINE + 2  # seconds that a remote leg may be behind while it is in: commit_interval, the deadline, and the guard's notice of it
-SLIGHT = ("target_service", "guard_killed", "guard_stopped", "guard_hangs")  # after these there need not be anything to heal
+SLIGHT = ("target_service", "guard_killed", "guard_stopped", "guard_hangs", "switched")  # after these there need not be anything to heal
 CACHES = ["write back", "write through"]  # of the remote legs of a sync device and of an async one
 # nilfs2 tells a hole of what it cannot read; nobody may believe that
 HOLES = """
@@ -203,6 +203,15 @@ class Faults(Drive):
         if wrong:
             raise Wrong(f"{wrong} blocks differ although no write is behind")
 
+    def switched(self):
+        """replication of both devices switched by site, and back"""
+        for fast, safe in (("sync", "async"), ("async", "sync")):
+            done = self.play("site", "--extra-vars", f"fast={fast} safe={safe}")
+            if done.returncode:
+                raise Wrong(f"site failed: {done.stdout[-3000:]}")
+            self.until(lambda modes=(fast, safe): tuple(self.state()[key]["replication"] for key in NAMES) == modes, 15, "the guard to switch")
+        self.owner("pkill -USR1 -f '[l]oad.py'")  # which fails if the writers had ended before
+
     def _overtake(self, count):
         """How many of count blocks of fast are not the same on both legs after another cgroup rewrote them while the store stood still."""
         store = "/var/lib/indestructible/stores/vault1"
@@ -293,7 +302,7 @@ class Faults(Drive):
         """One fault with all that is checked; returns the row of the table, a dict."""
         fault = getattr(self, name)
         crash = name.startswith("owner_") or name in ("both_power", "leg_late")
-        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45}.get(name, 30)
+        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45, "switched": 180}.get(name, 30)
         before = {key: device["last_heal"] for key, device in self.state().items()}
         self.took = {}
         if crash:

@@ -13,6 +13,7 @@ Python standard library only: this code also runs on a host without Ansible.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ GUARD_STATE = f"{RUN_DIR}/guard.json"
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 PERIODS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 _READ = 1 << 16  # bytes at a time
+_RESERVE = 256 * KIB  # bytes: room for records on a disk that is full
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB, "P": 1 << 50}
 
 
@@ -234,8 +236,30 @@ def load_record(kind, name):
 
 
 def save_record(kind, name, record):
-    """Remember a dict about a thing on this host's disk, durably."""
-    save_file(f"{STATE_DIR}/records/{kind}/{name}.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+    """Remember a dict about a thing on this host's disk, durably; some room is kept for when that is full, as of the local legs that lie on it."""
+    path, text, reserve = f"{STATE_DIR}/records/{kind}/{name}.json", json.dumps(record, indent=2, sort_keys=True) + "\n", f"{STATE_DIR}/records/reserve"
+    try:
+        save_file(path, text)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(reserve)
+        save_file(path, text)
+    if not os.path.exists(reserve):
+        with contextlib.suppress(OSError):  # made again once there is room
+            _make_reserve(reserve)
+
+
+def _make_reserve(path):
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(number, 0, _RESERVE)
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(number)
 
 
 def forget_record(kind, name):

@@ -1,10 +1,12 @@
 """Fsync numbered records to files for some seconds, all at once, and note the longest wait.
 
     load.py SECONDS OUT FILE...     OUT: JSON with, for each file, records, stalls [[second, seconds]], longest, error, and the lag of the stores
-Every record that is safe is printed as "NAME NUMBER" (NAME: the folder of the file), as fast as the reader takes it. An error ends it early.
+Every record that is safe is printed as "NAME NUMBER" (NAME: the folder of the file), as fast as the reader takes it. An error ends it early, and so
+does SIGUSR1.
 """
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -12,6 +14,7 @@ import time
 from writer import record, whole_records
 
 SIZE = 4096
+ENOUGH = threading.Event()
 
 
 def write(path, end, note):
@@ -19,7 +22,7 @@ def write(path, end, note):
     handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     begun = time.monotonic()
     note.update(before=number, stalls=[], longest=0)
-    while time.monotonic() < end:
+    while time.monotonic() < end and not ENOUGH.is_set():
         start = time.monotonic()
         try:
             os.pwrite(handle, record(number + 1), number * SIZE)
@@ -37,6 +40,7 @@ def write(path, end, note):
 
 
 def main():
+    signal.signal(signal.SIGUSR1, lambda number, frame: ENOUGH.set())
     seconds, out, paths = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     end = time.monotonic() + seconds
     notes = {os.path.basename(os.path.dirname(path)): {"records": 0, "error": None} for path in paths}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -281,3 +282,36 @@ def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         _core.save_file(str(tmp_path / "file"), "text")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_record_is_saved_on_a_full_disk_once(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(_core, "STATE_DIR", str(tmp_path))
+    reserve = tmp_path / "records" / "reserve"
+    _core.save_record("devices", "db", {})
+    assert reserve.stat().st_size == reserve.stat().st_blocks * 512 > 0
+    real, done = _core.save_file, []
+
+    def full(path, text, mode=0o644):
+        """Room for nothing, for what the reserve gives, or for anything but the reserve itself."""
+        if room == 0 or (room == 1 and reserve.exists()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(path)
+        real(path, text, mode)
+
+    def fallocate(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(_core, "save_file", full)
+    monkeypatch.setattr(_core.os, "posix_fallocate", fallocate)
+    if room == 0:
+        with pytest.raises(OSError, match="No space left"):
+            _core.save_record("devices", "db", {"alone": True})
+        assert _core.load_record("devices", "db") == {}
+    else:
+        _core.save_record("devices", "db", {"alone": True})
+        assert _core.load_record("devices", "db") == {"alone": True} and len(done) == 1
+    assert reserve.exists() is (room == 2)
+    monkeypatch.undo()
+    monkeypatch.setattr(_core, "STATE_DIR", str(tmp_path))
+    _core.save_record("devices", "db", {})
+    assert reserve.exists()
