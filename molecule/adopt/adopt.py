@@ -250,17 +250,18 @@ class Adopt(Drive):
     def leg_full(self):
         """the file system of the local legs gets full while the devices are written to, and the host loses its power"""
         self.write()
-        self.owner("fallocate -l $(($(stat -fc '%a * %S' /) - 8388608)) /ballast; for size in 1M 4K; do dd if=/dev/zero bs=$size >>/ballast; done; true")
+        self.owner("fallocate -l $(($(stat -fc '%a * %S' /) - 8388608)) /ballast; rm -f /root/enough; "
+                   "nohup sh -c 'while [ ! -e /root/enough ]; do dd if=/dev/zero bs=4K >>/ballast; done' >/dev/null 2>&1 &")
         self.until(lambda: all(self.owner(f"grep alone /var/lib/indestructible/records/devices/{name}.json", check=False) for name in NAMES), 60,
                    "the guard to note in spite of it that both devices run from their remote legs")
         if any(device["state"] != "local failed" for device in self.state().values()):
             raise Wrong(f"they run from other legs: {self.state()}")
-        self.owner("rm /ballast")
+        self.owner("touch /root/enough; rm /ballast")
         time.sleep(5)  # what is written now only the remote legs have
         self.crash()
         self.lab.boot(self.host)
-        self.until(lambda: int(self.owner("journalctl -b -u indestructible-guard -o cat | grep -c 'so writes that were acknowledged are on the remote leg alone'",
-                                          check=False)) >= 2, 90, "the guard to see that the local legs are the older ones")
+        said = "journalctl -b -u indestructible-guard -o cat | grep -c 'so writes that were acknowledged are on the remote leg alone'"
+        self.until(lambda: int(self.owner(said, check=False)) >= 2, 90, "the guard to see that the local legs are the older ones")
         if self.owner("findmnt -n /srv/fast; findmnt -n /srv/safe", check=False):
             raise Wrong("a device runs from a local leg that lacks acknowledged writes")
         self.owner("for name in fast safe; do image=/var/lib/indestructible/$name.img; losetup -d $(losetup -nO NAME -j $image); rm $image; done")

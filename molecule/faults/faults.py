@@ -302,7 +302,7 @@ class Faults(Drive):
         """One fault with all that is checked; returns the row of the table, a dict."""
         fault = getattr(self, name)
         crash = name.startswith("owner_") or name in ("both_power", "leg_late")
-        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45, "switched": 180}.get(name, 30)
+        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45, "switched": 400}.get(name, 30)
         before = {key: device["last_heal"] for key, device in self.state().items()}
         self.took = {}
         if crash:

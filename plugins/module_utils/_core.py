@@ -30,7 +30,7 @@ GUARD_STATE = f"{RUN_DIR}/guard.json"
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 PERIODS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
 _READ = 1 << 16  # bytes at a time
-_RESERVE = 256 * KIB  # bytes: room for records on a disk that is full
+_RESERVES, _RESERVE = 16, 16 * KIB  # files, and bytes of each: room for records on a disk that is full
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": TIB, "P": 1 << 50}
 
 
@@ -194,7 +194,11 @@ def save_file(path, text, mode=0o644):
             os.unlink(temporary)
         raise
     _sweep(os.path.dirname(path))
-    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    _sync_directory(os.path.dirname(path))
+
+
+def _sync_directory(path):
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
@@ -236,30 +240,43 @@ def load_record(kind, name):
 
 
 def save_record(kind, name, record):
-    """Remember a dict about a thing on this host's disk, durably; some room is kept for when that is full, as of the local legs that lie on it."""
-    path, text, reserve = f"{STATE_DIR}/records/{kind}/{name}.json", json.dumps(record, indent=2, sort_keys=True) + "\n", f"{STATE_DIR}/records/reserve"
+    """Remember a dict about a thing on this host's disk, durably, even if that is full, as of the local legs that lie on it."""
+    path, text = f"{STATE_DIR}/records/{kind}/{name}.json", json.dumps(record, indent=2, sort_keys=True) + "\n"
     try:
         save_file(path, text)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not _save_in_reserve(path, text.encode()):
             raise
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(reserve)
-        save_file(path, text)
-    if not os.path.exists(reserve):
-        with contextlib.suppress(OSError):  # made again once there is room
-            _make_reserve(reserve)
+    with contextlib.suppress(OSError):  # made once there is room
+        _keep_reserve()
 
 
-def _make_reserve(path):
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(number, 0, _RESERVE)
-    except OSError:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(number)
+def _keep_reserve():
+    """See that there are files whose blocks are written already; one more at each call."""
+    folder = f"{STATE_DIR}/records/reserve"
+    os.makedirs(folder, exist_ok=True)
+    missing = {str(number) for number in range(_RESERVES)}.difference(os.listdir(folder))
+    if missing:
+        save_file(f"{folder}/{min(missing)}", bytes(_RESERVE))
+
+
+def _save_in_reserve(path, data):
+    """Save a file in the blocks of one of the reserve, so that whoever fills the disk cannot take them first. Returns whether that was done."""
+    if len(data) > _RESERVE:
+        return False
+    mine = f"{path}.new-{os.getpid()}-{threading.get_ident()}"
+    for number in range(_RESERVES):
+        with contextlib.suppress(FileNotFoundError):  # used up, or somebody else's now
+            os.rename(f"{STATE_DIR}/records/reserve/{number}", mine)
+            with open(mine, "r+b") as file:
+                file.write(data)
+                file.truncate()
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(mine, path)
+            _sync_directory(os.path.dirname(path))
+            return True
+    return False
 
 
 def forget_record(kind, name):

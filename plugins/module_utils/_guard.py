@@ -178,8 +178,8 @@ class Guard:
         for store in self.stores:
             store.disk = store.link.disk()
             if store.disk:
-                with contextlib.suppress(Problem):  # whoever opens a checkpoint sees for himself
-                    see(store.disk)
+                with contextlib.suppress(Problem):  # at the next look; and whoever opens a checkpoint sees for himself
+                    see(store.disk, wait=False)
             store.stale = store.may_renew()
             store.link.look_up(store.hastened, store.store["commit_deadline"])
             if self._ordered:
@@ -209,7 +209,8 @@ class Guard:
                     self._once(f"record {device.name}")
                 except (Problem, OSError) as problem:  # the disk of the records may be the one that failed
                     self._once(f"record {device.name}", f"device {device.name}: that it runs from its remote leg alone cannot be noted: {problem}")
-        self._local.look({device.name: device.device["local"] for store in self.stores for device in store.devices})
+        # one that runs from its remote leg alone takes no more of the room below the local one
+        self._local.look({device.name: device.device["local"] for store in self.stores for device in store.devices if not device.is_last})
         if self.config and _lifecycle.late() and not (self._starter and self._starter.is_alive()):
             self._starter = threading.Thread(target=self._start_late, args=(self.config,), daemon=True)
             self._starter.start()

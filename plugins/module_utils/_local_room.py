@@ -17,8 +17,9 @@ from ._core import human_size
 
 LEVELS = (20, 10, 5)  # percent of the file system that are free
 
-# A file system with local legs: names are those of the devices; free, size and wanted (what the legs may still take) are in bytes.
-Room = namedtuple("Room", "names free size wanted")
+# A file system with local legs: paths by the names of their devices; in bytes what is free, what is kept for root, which a loop may use as well, its size,
+# and what the legs may still take.
+Room = namedtuple("Room", "paths free kept size wanted")
 
 
 def find_rooms(legs):
@@ -28,27 +29,34 @@ def find_rooms(legs):
         try:
             about = os.stat(path)
             if not stat.S_ISREG(about.st_mode):
-                continue  # a block device has its room
+                continue  # of a block device nothing is known
             system = os.statvfs(path)
         except OSError:
             continue  # that it is not there is said by whoever needs it
-        before = found.get(about.st_dev, Room([], 0, 0, 0))
-        found[about.st_dev] = Room(before.names + [name], system.f_bavail * system.f_frsize, system.f_blocks * system.f_frsize,
-                                   before.wanted + max(0, about.st_size - about.st_blocks * 512))
+        before = found.get(about.st_dev)
+        free, kept, size = (blocks * system.f_frsize for blocks in (system.f_bavail, system.f_bfree - system.f_bavail, system.f_blocks))
+        found[about.st_dev] = Room(dict(before.paths if before else {}, **{name: path}), free, kept, size,
+                                   (before.wanted if before else 0) + max(0, about.st_size - about.st_blocks * 512))
     return found
 
 
+def is_short(room):
+    """Whether the legs can fill their file system. Pure."""
+    return room.wanted > room.free + room.kept
+
+
 def percent_free(room):
-    """Percent (float) of its file system that are free; None when the legs cannot fill it. Pure."""
-    return 100.0 * room.free / room.size if room.size and room.wanted > room.free else None
+    """Percent (float) of its file system that are free. Pure."""
+    return 100.0 * room.free / max(1, room.size)
 
 
 def describe(room):
     """What is short, and what then happens, a sentence without its end. Pure."""
-    one = len(room.names) == 1
-    return (f"the file system below {'its local leg' if one else 'the local legs of ' + ', '.join(room.names)} has {human_size(room.free)} "
-            f"({percent_free(room):.0f} %) free, and {'that' if one else 'those'} may still take {human_size(room.wanted)}: once it is full md takes "
-            f"{'the leg' if one else 'them'} out, and the data is on the store alone. Make room there")
+    one = len(room.paths) == 1
+    below = f"its local leg {room.paths[min(room.paths)]}" if one else f"the local legs of {', '.join(sorted(room.paths))}"
+    return (f"the file system below {below} has {human_size(room.free)} ({percent_free(room):.0f} %) free, and {'that' if one else 'those'} may still take "
+            f"{human_size(room.wanted)}. Once it is full md takes {'the leg' if one else 'them'} out, or, if the remote leg is out already, the application "
+            "meets errors: make room there")
 
 
 class LocalRooms:
@@ -61,15 +69,14 @@ class LocalRooms:
         """See what is free below the local legs (paths by the names of their devices), and say so once at each level."""
         self.rooms = find_rooms(legs)
         for number, room in self.rooms.items():
-            free = percent_free(room)
-            level, self._told[number] = crossed(100.0 if free is None else free, LEVELS, self._told.get(number))
+            level, self._told[number] = crossed(percent_free(room), LEVELS if is_short(room) else (), self._told.get(number))
             if level is not None:
-                self.say(4, f"device {room.names[0]}: {describe(room)}")
+                self.say(4, f"device {min(room.paths)}: {describe(room)}")
 
     def public(self, name):
         """dict(free, wanted, warning) for a device: bytes, and a sentence while a level is passed; None when it has no such leg."""
-        room = next((room for room in self.rooms.values() if name in room.names), None)
+        room = next((room for room in self.rooms.values() if name in room.paths), None)
         if room is None:
             return None
-        free = percent_free(room)
-        return {"free": room.free, "wanted": room.wanted, "warning": describe(room) if free is not None and free <= max(LEVELS) else None}
+        low = is_short(room) and percent_free(room) <= max(LEVELS)
+        return {"free": room.free, "wanted": room.wanted, "warning": describe(room) if low else None}

@@ -73,12 +73,12 @@ def _load(name):
 
 
 @contextlib.contextmanager
-def _changing(name):
-    """What _load() tells, to be changed; the guard and whoever opens a checkpoint do so one after the other."""
+def _changing(name, wait=True):
+    """What _load() tells, to be changed; the guard and whoever opens a checkpoint do so one after the other. wait: whether to, while another one does."""
     try:
         os.makedirs(OPENED, mode=0o700, exist_ok=True)
         with open(f"{OPENED}.lock", "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             found = _load(name)
             yield found
             save_file(f"{OPENED}/{name}", json.dumps(found))
@@ -98,14 +98,15 @@ def note(disk, number, view):
     _own[0].watch(view, number)
 
 
-def see(disk):
-    """Note what was opened by somebody else."""
+def see(disk, wait=True):
+    """Note what was opened by somebody else; without wait Problem is raised while another one notes something."""
     name = _name(disk)
-    more = {str(one) for one in _alive(name)}
-    if more - set(_load(name)["opened"]):
-        with _changing(name) as found:
-            for one in more:
-                found["opened"].setdefault(one)
+    if not {str(one) for one in _alive(name)}.difference(_load(name)["opened"]):
+        return
+    with _changing(name, wait) as found:
+        more = _alive(name)
+        if _instance(name) == found["instance"]:  # not what was open before the volume was mounted anew
+            found["opened"] = {**dict.fromkeys(map(str, more)), **found["opened"]}
 
 
 def end_stale(disk):
@@ -129,13 +130,14 @@ def check(disk, number, name, way_out=None, trusted=None):
     disk = _name(disk)
     found, alive = _load(disk), _alive(disk)
     lost = sorted({int(one) for one in found["opened"]} - alive)
-    doubted = found.get("doubted", [])  # those that may have got what belonged to another one
-    known = 0 if number in doubted else _object(disk, number)
+    # those that are doubted may have got what belonged to another one
+    known = 0 if number in found.get("doubted", []) else _object(disk, number)
     if trusted is not None and trusted != known:
         known = 0
     if lost and not known:
-        with _changing(disk) as found:
-            found.update(stale=True, doubted=doubted if trusted is None else doubted + [number])
+        with _changing(disk) as now:
+            if now["instance"] == found["instance"]:
+                now.update(stale=True, doubted=now.get("doubted", []) + ([number] if trusted is not None else []))
         raise Problem(f"{name}: the kernel has dropped a part of what it had of checkpoint {lost[0]}, which was open before, and could now show the content of "
                       f"that one instead of {number}'s. Nothing was opened. {way_out or _way_out()}")
     return known

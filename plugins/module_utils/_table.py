@@ -39,7 +39,9 @@ def status_table(devices, stores, recoveries=()):
     problems += [f"Device {device.get('name')}: its remote leg takes {device['queue_depth']} requests at once, so no more than that can be behind, not "
                  f"{device['write_behind']}; it is so until the next boot, or until the kernel's command line has loop.hw_queue_depth=2048"
                  for device in devices if (device.get("write_behind") or 0) > (device.get("queue_depth") or float("inf"))]
-    low = {(device.get("local_room") or {}).get("warning"): device.get("name") for device in reversed(devices)}  # one sentence for all that it is about
+    low = {}  # one sentence for all that it is about
+    for device in devices:
+        low.setdefault((device.get("local_room") or {}).get("warning"), device.get("name"))
     problems += [f"Device {name}: {sentence}" for sentence, name in low.items() if sentence]
     problems += [f"Store {store.get('name')}: {store['capacity']['warning']}" for store in stores if (store.get("capacity") or {}).get("warning")]
     if problems:

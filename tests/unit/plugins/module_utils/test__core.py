@@ -284,34 +284,40 @@ def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("room", [0, 1, 2])
-def test_a_record_is_saved_on_a_full_disk_once(tmp_path, monkeypatch, room):
+@pytest.fixture(name="full")
+def fixture_full(tmp_path, monkeypatch):
+    """A disk without a free block; what has blocks can be written to. Yields the files of the reserve, and a list: while it has anything the disk is full."""
     monkeypatch.setattr(_core, "STATE_DIR", str(tmp_path))
-    reserve = tmp_path / "records" / "reserve"
-    _core.save_record("devices", "db", {})
-    assert reserve.stat().st_size == reserve.stat().st_blocks * 512 > 0
-    real, done = _core.save_file, []
+    for _time in range(_core._RESERVES):
+        _core.save_record("devices", "db", {})
+    real, state = _core.save_file, ["full"]
 
-    def full(path, text, mode=0o644):
-        """Room for nothing, for what the reserve gives, or for anything but the reserve itself."""
-        if room == 0 or (room == 1 and reserve.exists()):
+    def save_file(path, text, mode=0o644):
+        if state:
             raise OSError(errno.ENOSPC, "No space left on device")
-        done.append(path)
         real(path, text, mode)
+    monkeypatch.setattr(_core, "save_file", save_file)
+    return lambda: sorted(file.stat().st_blocks * 512 for file in (tmp_path / "records" / "reserve").iterdir()), state
 
-    def fallocate(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(_core, "save_file", full)
-    monkeypatch.setattr(_core.os, "posix_fallocate", fallocate)
-    if room == 0:
-        with pytest.raises(OSError, match="No space left"):
-            _core.save_record("devices", "db", {"alone": True})
-        assert _core.load_record("devices", "db") == {}
-    else:
-        _core.save_record("devices", "db", {"alone": True})
-        assert _core.load_record("devices", "db") == {"alone": True} and len(done) == 1
-    assert reserve.exists() is (room == 2)
-    monkeypatch.undo()
-    monkeypatch.setattr(_core, "STATE_DIR", str(tmp_path))
-    _core.save_record("devices", "db", {})
-    assert reserve.exists()
+
+def test_records_are_saved_on_a_full_disk_for_as_long_as_the_reserve_lasts(full):
+    reserve, state = full
+    assert reserve() == [_core._RESERVE] * _core._RESERVES
+    for number in range(_core._RESERVES):
+        _core.save_record("devices", f"db{number % 2}", {"alone": number})
+    assert _core.load_record("devices", "db1") == {"alone": _core._RESERVES - 1} and reserve() == []
+    assert _core.list_records("devices") == ["db", "db0", "db1"]
+    with pytest.raises(OSError, match="No space left"):
+        _core.save_record("devices", "db1", {})
+    assert _core.load_record("devices", "db1") == {"alone": _core._RESERVES - 1}
+    state.clear()
+    for number in range(_core._RESERVES):
+        _core.save_record("devices", "db1", {"alone": number})
+        assert len(reserve()) == number + 1
+
+
+def test_a_record_that_is_larger_than_the_reserve_leaves_it_alone(full):
+    reserve, _state = full
+    with pytest.raises(OSError, match="No space left"):
+        _core.save_record("devices", "db", {"pending": "x" * _core._RESERVE})
+    assert _core.load_record("devices", "db") == {} and len(reserve()) == _core._RESERVES

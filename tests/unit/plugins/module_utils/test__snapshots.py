@@ -89,6 +89,29 @@ def test_what_two_note_at_once_is_kept_of_both(kernel, monkeypatch):
     assert load("sda")["opened"] == {"5": "/view/db", "6": "/view/mail"}
 
 
+def test_what_was_open_before_the_volume_was_mounted_anew_is_not_noted_of_it(kernel, monkeypatch):
+    kernel.open(5)
+    real = _snapshots._alive
+
+    def alive(name):
+        found = real(name)
+        kernel.mount()
+        return found
+    monkeypatch.setattr(_snapshots, "_alive", alive)
+    _snapshots.see("sda")
+    monkeypatch.setattr(_snapshots, "_alive", real)
+    assert _snapshots.check("sda", 7, "db") == 0
+
+
+def test_the_guard_does_not_wait_for_one_who_notes_something(kernel):
+    kernel.open(5)
+    with _snapshots._changing("sda"):
+        with pytest.raises(Problem, match="cannot note"):
+            _snapshots.see("sda", wait=False)
+    _snapshots.see("sda", wait=False)
+    assert list(_snapshots._load("sda")["opened"]) == ["5"]
+
+
 def test_an_object_that_was_dropped_and_made_again_is_not_the_one_that_was_trusted(kernel):
     for number in (5, 6):
         kernel.open(number)
