@@ -157,9 +157,14 @@ class Crashes(Drive):
                 raise Wrong(f"{name}: the legs were not compared but healed by {device['last_heal']['kind']}")
         self.compare()
 
-    def change(self, which):
-        """Take a safeguard out of the program on the host. What the records of fifty crashes take up is given back."""
+    def make_room(self):
+        """Begin with the records anew, which would fill the file systems."""
+        self.acked = dict.fromkeys(NAMES, 0)
         self.owner("rm -f /srv/*/records && sync")
+
+    def change(self, which):
+        """Take a safeguard out of the program on the host."""
+        self.make_room()
         self.owner(f"python3 /root/edit.py {shlex.quote(json.dumps(CHANGES[which]))} && systemctl restart indestructible-guard")
         if which == "gate":  # a commit has to last longer than it takes md to forget
             self.owner("sed -i 's/\"commit_deadline\": [0-9]*/\"commit_deadline\": 60/' /etc/indestructible.json")
@@ -181,6 +186,8 @@ def rounds(count):
     """So many crashes, of all kinds in turn."""
     crashes, rows = Crashes(), []
     for number in range(count):
+        if number % 10 == 9:
+            crashes.make_room()
         row = crashes.one(KINDS[number % len(KINDS)])
         print(json.dumps(row), flush=True)
         rows.append(row)
