@@ -18,7 +18,8 @@ def test_what_sparse_files_may_still_take_is_counted_by_file_system(tmp_path):
             file.truncate(size)
     (tmp_path / "full").write_bytes(os.urandom(1 << 16))
     rooms = find_rooms({"db": f"{tmp_path}/db", "mail": f"{tmp_path}/mail", "full": f"{tmp_path}/full", "raw": "/dev/null", "gone": f"{tmp_path}/gone"})
-    (room,) = rooms.values()
+    assert len(rooms) == 1
+    room = rooms[next(iter(rooms))]
     assert sorted(room.paths) == ["db", "full", "mail"] and abs(room.wanted - (1 << 30) - (1 << 20)) < 1 << 16
     assert 0 < room.free <= room.free + room.kept <= room.size
 
