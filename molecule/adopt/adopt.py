@@ -45,8 +45,7 @@ class Adopt(Drive):
 
     def write(self):
         """Start to write, and go on until the store has to have what was acknowledged early; returns how many records of each device that were."""
-        self.acked = dict.fromkeys(NAMES, 0)
-        self.owner("rm -f /srv/*/records")
+        self.make_room()
         self.start_told_load()
         time.sleep(5)
         early = self.told()

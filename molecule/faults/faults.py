@@ -305,6 +305,7 @@ class Faults(Drive):
         seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45, "switched": 400}.get(name, 30)
         before = {key: device["last_heal"] for key, device in self.state().items()}
         self.took = {}
+        self.make_room()
         if crash:
             self.start_told_load()
         else:
@@ -325,6 +326,7 @@ class Faults(Drive):
             noted, row["lag"] = self.end_load(seconds + 30)
             for key in NAMES:
                 row[f"{key}_stall"] = noted[key]["longest"]
+            row["own_stall"] = self.control
             self.until(self.is_healed, 60, "both devices to heal")
         for key in NAMES:
             row[f"{key}_acknowledged"], row[f"{key}_found"] = self.acked[key], self.records(key)
@@ -355,8 +357,9 @@ class Faults(Drive):
         for key in NAMES:
             if row.get(f"{key}_stall", 0) > STALL:
                 raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {STALL}")
-        if PROOF and name in ("cut_5", "cut_60", "cut_quiet") and row["fast_stall"] >= 1:
-            raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s")
+        # what the disk below the local leg takes by itself, as on a machine that does other things as well, is no stall of the device
+        if PROOF and name in ("cut_5", "cut_60", "cut_quiet") and row["fast_stall"] >= 1 + row["own_stall"]:
+            raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s, and the host's own disk for {row['own_stall']} s")
         for key in NAMES:
             heal = row[f"{key}_heal"]
             if not heal and name not in SLIGHT:

@@ -39,6 +39,7 @@ class Drive:
         self.host = "owner1"
         self.acked = dict.fromkeys(NAMES, 0)
         self.reader = None
+        self.control = 0.0  # seconds of the longest fsync on the host's own disk during the last load
 
     def owner(self, command, **more):
         """Output of a shell command on the owner."""
@@ -80,6 +81,7 @@ class Drive:
             if note["error"]:
                 raise Wrong(f"{name}: the application met an error: {note['error']}")
             self.acked[name] = note["records"]
+        self.control = noted["control"]
         return noted["files"], noted["lag"]
 
     def start_told_load(self):
@@ -87,6 +89,11 @@ class Drive:
         with open(f"{self.lab.path}/acks", "w", encoding="utf-8") as out:
             self.reader = subprocess.Popen(["ssh", "-F", f"{self.lab.path}/ssh_config", self.host, LOAD.format(seconds=600)],
                                            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL)
+
+    def make_room(self):
+        """Begin with the records anew, which would fill the file systems in the end."""
+        self.acked = dict.fromkeys(NAMES, 0)
+        self.owner("rm -f /srv/*/records && sync")
 
     def dirty(self, name):
         """How many chunks the local leg of a device lists on the disk."""

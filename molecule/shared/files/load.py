@@ -1,6 +1,7 @@
 """Fsync numbered records to files for some seconds, all at once, and note the longest wait.
 
-    load.py SECONDS OUT FILE...     OUT: JSON with, for each file, records, stalls [[second, seconds]], longest, error, and the lag of the stores
+    load.py SECONDS OUT FILE...     OUT: JSON with, for each file, records, stalls [[second, seconds]], longest, error; control, the longest wait of
+                                 a file on the host's own disk, below the local legs; and the lag of the stores
 Every record that is safe is printed as "NAME NUMBER" (NAME: the folder of the file), as fast as the reader takes it. An error ends it early, and so
 does SIGUSR1.
 """
@@ -14,6 +15,7 @@ import time
 from writer import record, whole_records
 
 SIZE = 4096
+CONTROL = "/root/control"
 ENOUGH = threading.Event()
 
 
@@ -39,13 +41,24 @@ def write(path, end, note):
         time.sleep(0.01)
 
 
+def control(note):
+    handle = os.open(CONTROL, os.O_WRONLY | os.O_CREAT, 0o600)
+    while not ENOUGH.is_set():
+        start = time.monotonic()
+        os.pwrite(handle, b"x" * SIZE, 0)
+        os.fsync(handle)
+        note["longest"] = max(note["longest"], round(time.monotonic() - start, 3))
+        time.sleep(0.05)
+
+
 def main():
     signal.signal(signal.SIGUSR1, lambda number, frame: ENOUGH.set())
     seconds, out, paths = float(sys.argv[1]), sys.argv[2], sys.argv[3:]
     end = time.monotonic() + seconds
     notes = {os.path.basename(os.path.dirname(path)): {"records": 0, "error": None} for path in paths}
     threads = [threading.Thread(target=write, args=(path, end, note), daemon=True) for path, note in zip(paths, notes.values())]
-    for thread in threads:
+    own = {"longest": 0}
+    for thread in [*threads, threading.Thread(target=control, args=(own,), daemon=True)]:
         thread.start()
     lag, told = 0, {}
     while any(thread.is_alive() for thread in threads) and not any(note["error"] for note in notes.values()):
@@ -63,7 +76,7 @@ def main():
                     sys.stdout = open(os.devnull, "w", encoding="utf-8")
         time.sleep(0.02)
     with open(f"{out}.new", "w", encoding="utf-8") as file:
-        json.dump({"files": notes, "lag": lag}, file)
+        json.dump({"files": notes, "control": own["longest"], "lag": lag}, file)
     os.replace(f"{out}.new", out)
     sys.exit("; ".join(f"{name}: {note['error']}" for name, note in notes.items() if note["error"]) or 0)
 
