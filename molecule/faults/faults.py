@@ -41,6 +41,25 @@ except (_core.Problem, OSError) as problem:
 """
 
 
+# how long the first write to a chunk takes, while another one goes on in blocks of a chunk that is listed; the chunk is in a file of which nothing was written
+BESIDE = """
+import mmap, os, threading, time
+block, over = mmap.mmap(-1, 4096), threading.Event()
+busy, new = (os.open(f"/srv/fast/{name}", os.O_RDWR | os.O_DIRECT) for name in ("busy", "new"))
+def write():
+    while not over.is_set():
+        os.pwritev(busy, [block], 0)
+        time.sleep(0.05)
+thread = threading.Thread(target=write)
+thread.start()
+time.sleep(0.5)
+start = time.monotonic()
+os.pwritev(new, [block], 24 << 20)
+print(round(time.monotonic() - start, 3))
+over.set()
+"""
+
+
 class Faults(Drive):
     """The faults, as methods with a docstring of one line; each returns when it is over."""
 
@@ -72,6 +91,14 @@ class Faults(Drive):
         self.until(self.is_out, 3, "the legs to be out before anything waits", pause=0.1)
         self.start_load(30)
         time.sleep(8)
+        self.lab.mend("store1")
+
+    def cut_beside(self):
+        """link cut, and one write to a chunk beside others that go through"""
+        self.owner("rm -f /srv/fast/new && fallocate -l 48M /srv/fast/new && dd if=/dev/urandom of=/srv/fast/busy bs=1M count=1 oflag=direct status=none && sync")
+        self.lab.cut("store1")
+        self.took["new_stall"] = float(self.owner(f"python3 -c {shlex.quote(BESIDE)}"))
+        time.sleep(3)
         self.lab.mend("store1")
 
     def cut_known(self):
@@ -357,6 +384,8 @@ class Faults(Drive):
         for key in NAMES:
             if row.get(f"{key}_stall", 0) > STALL:
                 raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {STALL}")
+        if row.get("new_stall", 0) >= (1 if PROOF else 3) + row.get("own_stall", 0):
+            raise Wrong(f"async: a write that was the first to its chunk waited for {row['new_stall']} s when the link was cut")
         # what the disk below the local leg takes by itself, as on a machine that does other things as well, is no stall of the device
         if PROOF and name in ("cut_5", "cut_60", "cut_quiet") and row["fast_stall"] >= 1 + row["own_stall"]:
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s, and the host's own disk for {row['own_stall']} s")

@@ -22,6 +22,7 @@ from ._md import HELD, UNDER_WAY, device_of, holder_of, members_of
 from ._md_act import keep_listed, remove_remote, update_record
 from ._nilfs import Volume
 
+_LOOKS = 0.5  # seconds between two looks at most that count as without a gap
 STUCK = 0.4  # seconds without any progress of a disk that holds the application up, after which the leg is taken out
 _PASSES = 5  # passes until a chunk has left the disk: marked, cleared, written; one more for a write between, one for luck with the clock
 _PASS_SECONDS = 0.05  # the kernel makes a pass as soon as it is allowed to
@@ -125,6 +126,7 @@ class DeviceWatch:
         self.idle_since = None  # since when (monotonic) md copies nothing, although the leg is not whole
         self.mode, self.settled, self.switched = None, False, time.monotonic()
         self.held = Progress()
+        self.waiting = self.looked = None  # since when some write waits, and when that was seen last (monotonic)
         self.failing = None  # the thread that takes the leg out
         self.healing = self.failed = False  # failed: that md took the leg out after an error has been dealt with
 
@@ -191,6 +193,17 @@ class DeviceWatch:
         if not waited or inflight_writes(self.local):
             return 0.0
         return waited if inflight_writes(self.remote) or (not self.is_in and (self.failing or self.is_unfinished())) else 0.0
+
+    def waits(self, now):
+        """Seconds for which at every look a write to the device was under way that the local leg had not (any more), while others may have gone through.
+
+        It is what a write to a chunk that is not listed yet does, beside others; but a load that never pauses looks like that by chance.
+        """
+        more = inflight_writes(self.array) > inflight_writes(self.local)
+        if not more or self.waiting is None or now - self.looked > _LOOKS:
+            self.waiting = now if more else None
+        self.looked = now
+        return now - self.waiting if more else 0.0
 
     def note_alone(self):
         """Note that the remote leg alone has what is written from now on, for at a start the local one would not know; or that both have it again.

@@ -201,11 +201,13 @@ class StoreWatch:
             device.look_again()
             if device.state == "faulty" and not device.is_taken_out:
                 return f"md took the remote leg of {device.name} out after an error"
-            held = device.held_up(now)
+            held, waits = device.held_up(now), device.waits(now)
             if held > self._patience(device) and stuck > STUCK:
                 return f"the disk has not answered for {stuck:.1f} seconds and {device.name} waits for it"
             if held > deadline:
                 return f"{device.name} has waited for it for {held:.1f} seconds"
+            if waits > STUCK and stuck > STUCK and _is_async(device) and self.link.is_unanswered():
+                return f"its link does not answer, and {device.name} waits for it"
         return None
 
     def _patience(self, device):

@@ -25,6 +25,8 @@ from ._iscsi import parse_portal
 from ._mount import mount_at
 
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438  # the same on all architectures
+_ESTABLISHED = "01"  # in /proc/net/tcp
+_RESENT = 2  # which is so 0.6 seconds after the first loss, the round trip being short
 _ABORT = 5  # seconds for which the connection may take to break that abort() has ended
 
 
@@ -130,6 +132,11 @@ class Link:
             if self._aborted is None or time.monotonic() - self._aborted >= _ABORT:  # else its connection is about to break
                 self._wait_at_most(session, seconds)
 
+    def is_unanswered(self):
+        """Whether what was sent to the target last was sent again twice, and no answer came: then the link is cut, and not slow."""
+        session = self.session()
+        return bool(session) and resent(session["local_port"], session["port"]) >= _RESENT
+
     def abort(self):
         """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""
         session = self.session()
@@ -139,6 +146,16 @@ class Link:
         self._wait_at_most(session, 0)
         for number in _processes("iscsid"):
             _disconnect(number, session["local_port"], session["port"])
+
+
+def resent(local_port, port):
+    """How often (int) TCP has sent the same data again, without an answer until now, on the connection from one port to another."""
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in (read_text(path) or "").splitlines()[1:]:
+            _number, local, remote, state, _queues, timer, times = line.split()[:7]
+            if state == _ESTABLISHED and [int(end.rpartition(":")[2], 16) for end in (local, remote)] == [local_port, port]:
+                return int(times, 16) if timer.startswith("01:") else 0  # 01: waiting to send it again
+    return 0
 
 
 def socket_probe(place, portal, seconds=3):

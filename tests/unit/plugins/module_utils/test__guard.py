@@ -278,6 +278,9 @@ class Leg:
     def look(self):
         pass
 
+    def waits(self, now):
+        return 0.0
+
     def look_again(self):
         pass
 
@@ -474,6 +477,51 @@ def test_an_application_waits_for_the_remote_leg_also_while_md_takes_it_in(monke
     monkeypatch.setattr(watch.held, "stuck", lambda name, now: 2.0)
     monkeypatch.setattr(_guard_device, "inflight_writes", lambda name: {"loop0": local, "loop1": remote}[name])
     assert watch.held_up(100.0) == held
+
+
+def test_a_write_that_waits_is_seen_beside_others_that_go_through(monkeypatch):
+    watch, under_way = _guard_device.DeviceWatch(DEVICE), {}
+    watch.array, watch.local = "md127", "loop0"
+    monkeypatch.setattr(_guard_device, "inflight_writes", under_way.get)
+    found = []
+    for now, array, local in ((1.0, 1, 0), (1.2, 3, 2), (1.6, 1, 0), (1.7, 2, 2), (1.8, 1, 0), (2.0, 1, 0), (2.6, 1, 0), (3.0, 1, 0)):
+        under_way.update(md127=array, loop0=local)
+        found.append(round(watch.waits(now), 1))
+    assert found == [0.0, 0.2, 0.6, 0.0, 0.0, 0.2, 0.0, 0.4]  # between 2.0 and 2.6 nobody looked
+
+
+@pytest.mark.parametrize("replication, stuck, waits, cut, done", [
+    ("async", 0.5, 0.5, True, ["db", "abort"]), ("async", 0.5, 0.5, False, []), ("async", 0.3, 0.5, True, []), ("async", 0.5, 0.3, True, []),
+    ("sync", 3.0, 3.0, True, [])])
+def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, monkeypatch, replication, stuck, waits, cut, done):
+    watch, said, let_go = store
+    leg = Leg("db")
+    leg.mode, leg.held_up, leg.waits = replication, lambda now: 0.0, lambda now: waits
+    watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch, "_keep", lambda joined, now: None)
+    monkeypatch.setattr(watch.link, "hasten", lambda *args: None)
+    monkeypatch.setattr(watch.link, "is_unanswered", lambda: cut)
+    monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: stuck)
+    watch.tick(100.0)
+    assert let_go == done and len(said) == bool(done)
+
+
+TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:0CBC 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5 1 0000000000000000 100 0 0 10 0
+   1: 0B00630A:8F2A 0B00630A:0CBC 01 00000120:00000000 {timer}:0000002A {times}     0        0 9 2 0000000000000000 25 4 30 10 -1
+"""
+
+
+@pytest.mark.parametrize("family", ["tcp", "tcp6"])
+@pytest.mark.parametrize("timer, times, local_port, found", [
+    ("01", "00000002", 0x8F2A, 2), ("01", "0000000A", 0x8F2A, 10), ("00", "00000000", 0x8F2A, 0), ("04", "00000003", 0x8F2A, 0), ("01", "00000002", 1, 0)])
+def test_how_often_something_was_sent_in_vain(monkeypatch, family, timer, times, local_port, found):
+    text = TCP.format(timer=timer, times=times)
+    if family == "tcp6":
+        text = text.replace("0B00630A", "0000000000000000FFFF00000B00630A")
+    monkeypatch.setattr(_link, "read_text", lambda path: text if path == f"/proc/net/{family}" else None)
+    assert _link.resent(local_port, 3260) == found
 
 
 @pytest.mark.parametrize("replication, stuck, held, done", [
