@@ -95,7 +95,8 @@ class Faults(Drive):
 
     def cut_beside(self):
         """link cut, and one write to a chunk beside others that go through"""
-        self.owner("rm -f /srv/fast/new && fallocate -l 48M /srv/fast/new && dd if=/dev/urandom of=/srv/fast/busy bs=1M count=1 oflag=direct status=none && sync")
+        self.owner("rm -f /srv/fast/new && fallocate -l 48M /srv/fast/new && "
+                   "dd if=/dev/urandom of=/srv/fast/busy bs=1M count=1 oflag=direct status=none && sync")
         self.lab.cut("store1")
         self.took["new_stall"] = float(self.owner(f"python3 -c {shlex.quote(BESIDE)}"))
         time.sleep(3)
