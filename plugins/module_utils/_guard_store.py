@@ -173,7 +173,7 @@ class StoreWatch:
             threading.Thread(target=self._forget, daemon=True).start()
         if (stuck > STUCK and not last and (self.hastened or not self._is_shared())) != self.hastened:
             self.hastened = not self.hastened
-            self.link.hasten(self.hastened, self.store["commit_deadline"])
+            self.link.hasten(self.hastened, self.grace)
         held = stuck > STUCK and any(device.held_up(now) > self._patience(device) for device in self.devices if device not in joined)
         if (held or stuck > self.store["commit_deadline"]) and not last and not self._is_shared():
             self.link.abort()  # whatever waits there, also an attempt to bring legs back, during which md may keep the application waiting
@@ -209,6 +209,14 @@ class StoreWatch:
             if waits > STUCK and stuck > STUCK and _is_async(device) and self.link.is_unanswered():
                 return f"its link does not answer, and {device.name} waits for it"
         return None
+
+    @property
+    def grace(self):
+        """Seconds from when the disk fell silent until a session that is found to be broken has to fail what waits; 0: at once.
+
+        What is left of the time until an application may wait no more is too short for the kernel's timer, which knows whole seconds.
+        """
+        return 0 if any(_is_async(device) for device in self.devices) else self.store["commit_deadline"]
 
     def _patience(self, device):
         """Seconds that an application may wait for a disk that does not answer."""

@@ -117,7 +117,7 @@ class Link:
         return bool(session) and any(unit["kernel_name"] == disk for unit in node.luns(session["id"]))
 
     def hasten(self, wanted, deadline):
-        """While wanted, a session that is found to be broken fails what waits for it by the deadline (seconds since the disk fell silent).
+        """While wanted, a session that is found to be broken fails what waits for it by the deadline (seconds since the disk fell silent; 0: at once).
 
         For then there is no connection any more that abort() could end, and the replacement timeout would come on top of the time that the noops took.
         """
@@ -128,7 +128,7 @@ class Link:
             found_out = sum(session["live"][key] or 0 for key in ("noop_out_interval", "noop_out_timeout"))
             seconds = self._replacement_timeout()
             if wanted:
-                seconds = min(seconds, max(1, deadline - found_out))
+                seconds = min(seconds, max(1, deadline - found_out) if deadline else 0)
             if self._aborted is None or time.monotonic() - self._aborted >= _ABORT:  # else its connection is about to break
                 self._wait_at_most(session, seconds)
 

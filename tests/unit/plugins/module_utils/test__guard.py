@@ -614,6 +614,21 @@ def test_only_while_the_disk_is_silent_a_session_has_less_time_to_come_back(stor
     assert len(told) == 2  # what it holds is nowhere else
 
 
+@pytest.mark.parametrize("modes, grace, written", [((), 5, "1"), (("sync",), 5, "1"), (("sync", "async"), 0, "0")])
+def test_nobody_waits_for_a_second_of_a_session_that_broke_while_an_async_device_is_there(store, monkeypatch, modes, grace, written):
+    watch, told = store[0], []
+    for number, mode in enumerate(modes):
+        watch.devices.append(Leg(f"db{number}"))
+        watch.devices[-1].mode = mode
+    assert watch.grace == grace
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": {
+        "replacement_timeout": 5, "noop_out_interval": 2, "noop_out_timeout": 2}})
+    monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    link.hasten(True, watch.grace)
+    assert told == [written]
+
+
 def join(store, monkeypatch, record, disk=None, mounted=False):
     watch, said, done = store
     monkeypatch.setattr(_guard_store, "load_record", lambda kind, name: record if kind == "stores" else {"detached": True})
