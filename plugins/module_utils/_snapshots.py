@@ -104,9 +104,8 @@ def see(disk, wait=True):
     if not {str(one) for one in _alive(name)}.difference(_load(name)["opened"]):
         return
     with _changing(name, wait) as found:
-        more = _alive(name)
-        if _instance(name) == found["instance"]:  # not what was open before the volume was mounted anew
-            found["opened"] = {**dict.fromkeys(map(str, more)), **found["opened"]}
+        # read after what is known, so that nothing of one mount is noted of the next
+        found["opened"] = {**dict.fromkeys(map(str, _alive(name))), **found["opened"]}
 
 
 def end_stale(disk):
