@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -280,11 +281,12 @@ def _save_in_reserve(path, data):
 
 
 def forget_record(kind, name):
-    """Remove what is remembered of a thing; nothing happens when nothing is."""
-    try:
-        os.unlink(f"{STATE_DIR}/records/{kind}/{name}.json")
-    except FileNotFoundError:
-        pass
+    """Remove what is remembered of a thing, and with the last one the reserve; nothing happens when nothing is."""
+    records = f"{STATE_DIR}/records"
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the latter of a file that is none of ours
+        os.unlink(f"{records}/{kind}/{name}.json")
+        if not any(list_records(other) for other in os.listdir(records)):
+            shutil.rmtree(f"{records}/reserve", ignore_errors=True)
 
 
 def list_records(kind):

@@ -316,6 +316,16 @@ def test_records_are_saved_on_a_full_disk_for_as_long_as_the_reserve_lasts(full)
         assert len(reserve()) == number + 1
 
 
+def test_the_reserve_goes_with_the_last_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(_core, "STATE_DIR", str(tmp_path))
+    _core.save_record("devices", "db", {})
+    _core.save_record("stores", "s1", {})
+    _core.forget_record("devices", "db")
+    assert len(list((tmp_path / "records/reserve").iterdir())) == 2
+    _core.forget_record("stores", "s1")
+    assert not (tmp_path / "records/reserve").exists()
+
+
 def test_a_record_that_is_larger_than_the_reserve_leaves_it_alone(full):
     reserve, _state = full
     with pytest.raises(OSError, match="No space left"):
