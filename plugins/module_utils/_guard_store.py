@@ -15,7 +15,7 @@ import time
 from . import _capacity, _cleaner, _leg, _md_act, _nilfs_volume, _owner, _swap
 from ._catalogue import mount_of
 from ._core import RUN_DIR, Locked, Problem, converge, host_lock, human_size, is_locked, list_records, load_record, parse_period, wait_for
-from ._guard_device import STUCK, DeviceWatch, Progress
+from ._guard_device import STUCK, DeviceWatch, Progress, completed
 from ._guard_room import RoomWatch
 from ._host_config import is_ours
 from ._link import Link
@@ -72,6 +72,8 @@ class StoreWatch:
         self.error = None
         self.last_start = self.renewed = self.glanced = 0.0
         self.forgot, self.closed, self.hastened = None, False, False
+        # whether the link was cut when that was asked last, when that was, and what the disk had completed until then
+        self.cut, self.asked, self.done = False, 0.0, None
         self._dirty = 0  # blocks, when it was last asked for
         self._lock, self._go, self._worker, self._force = threading.Lock(), threading.Event(), None, False
 
@@ -171,7 +173,8 @@ class StoreWatch:
         if joined and self.store.get("keep") and (self.forgot is None or now - self.forgot >= _FORGET):
             self.forgot = now
             threading.Thread(target=self._forget, daemon=True).start()
-        if (stuck > STUCK and not last and (self.hastened or not self._is_shared())) != self.hastened:
+        silent = stuck > STUCK or self._is_cut(joined, now)
+        if (silent and not last and (self.hastened or not self._is_shared())) != self.hastened:
             self.hastened = not self.hastened
             self.link.hasten(self.hastened, self.grace)
         held = stuck > STUCK and any(device.held_up(now) > self._patience(device) for device in self.devices if device not in joined)
@@ -209,6 +212,16 @@ class StoreWatch:
             if waits > STUCK and stuck > STUCK and _is_async(device) and self.link.is_unanswered():
                 return f"its link does not answer, and {device.name} waits for it"
         return None
+
+    def _is_cut(self, joined, now):
+        """Whether the link of a disk that completes nothing does not answer, and an async device has its leg there; found out once a second.
+
+        Not even noops are answered then. Who begins to wait for the disk just before they give up must not wait for the replacement timeout as well.
+        """
+        if now - self.asked >= _GLANCE:
+            before, self.asked, self.done = self.done, now, completed(self.disk)
+            self.cut = self.done == before and any(_is_async(device) for device in joined) and self.link.is_unanswered()
+        return self.cut
 
     @property
     def grace(self):

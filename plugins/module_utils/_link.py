@@ -129,13 +129,15 @@ class Link:
             seconds = self._replacement_timeout()
             if wanted:
                 seconds = min(seconds, max(1, deadline - found_out) if deadline else 0)
-            if self._aborted is None or time.monotonic() - self._aborted >= _ABORT:  # else its connection is about to break
+            aborted = self._aborted is not None and time.monotonic() - self._aborted < _ABORT
+            if not aborted or seconds < (session["live"]["replacement_timeout"] or 0):  # its connection may be about to break: then not for longer
                 self._wait_at_most(session, seconds)
 
     def is_unanswered(self):
         """Whether what was sent to the target last was sent again twice, and no answer came: then the link is cut, and not slow."""
-        session = self.session()
-        return bool(session) and resent(session["local_port"], session["port"]) >= _RESENT
+        silent = unanswered(self.place[1]) if self.place else []
+        session = self.session() if silent else None
+        return bool(session) and session["local_port"] in silent
 
     def abort(self):
         """Fail what waits for the disk, now. Nothing happens for a store that is not reached over iSCSI, or whose session is down already."""
@@ -148,14 +150,16 @@ class Link:
             _disconnect(number, session["local_port"], session["port"])
 
 
-def resent(local_port, port):
-    """How often (int) TCP has sent the same data again, without an answer until now, on the connection from one port to another."""
+def unanswered(port):
+    """The local ports (list of int) of TCP connections to a port that have sent the same data again twice or more, without an answer until now."""
+    found = []
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_text(path) or "").splitlines()[1:]:
             _number, local, remote, state, _queues, timer, times = line.split()[:7]
-            if state == _ESTABLISHED and [int(end.rpartition(":")[2], 16) for end in (local, remote)] == [local_port, port]:
-                return int(times, 16) if timer.startswith("01:") else 0  # 01: waiting to send it again
-    return 0
+            mine, other = (int(end.rpartition(":")[2], 16) for end in (local, remote))
+            if other == port and state == _ESTABLISHED and timer.startswith("01:") and int(times, 16) >= _RESENT:  # 01: waiting to send it again
+                found.append(mine)
+    return found
 
 
 def socket_probe(place, portal, seconds=3):

@@ -421,21 +421,37 @@ def test_without_a_last_leg_what_waits_is_given_up(store):
 
 @pytest.mark.parametrize("live, wanted, written", [(0, True, ["1"]), (0, False, ["5"]), (1, True, []), (1, False, ["5"]), (120, True, ["1"])])
 def test_what_a_connection_that_is_aborted_was_given_last_stays(monkeypatch, live, wanted, written):
-    told = []
+    told, has = [], {"replacement_timeout": live, "noop_out_interval": 2, "noop_out_timeout": 2}
     link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
-    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": {
-        "replacement_timeout": live, "noop_out_interval": 2, "noop_out_timeout": 2}})
-    monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": has})
+
+    def tell(path, text):
+        told.append(text)
+        has["replacement_timeout"] = int(text)
+    monkeypatch.setattr(_link, "write_text", tell)
     monkeypatch.setattr(_link, "_processes", lambda name: [])
     link.hasten(wanted, 5)
     assert told == written
     link.abort()
+    assert has["replacement_timeout"] == 0
     told.clear()
     link.hasten(wanted, 5)
     assert told == []  # it breaks in a moment, and what waits for it must not wait for longer than that
     link._aborted -= 60
     link.hasten(wanted, 5)
-    assert told == written
+    assert told == ["1" if wanted else "5"]
+
+
+def test_a_session_that_came_back_after_it_was_aborted_is_hastened_at_once_when_it_is_silent_again(monkeypatch):
+    told, has = [], {"replacement_timeout": 5, "noop_out_interval": 2, "noop_out_timeout": 2}
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": has})
+    monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    monkeypatch.setattr(_link, "_processes", lambda name: [])
+    link.abort()
+    told.clear()  # ensure() found it back since, and gave it its own timeout again
+    link.hasten(True, 0)
+    assert told == ["0"]
 
 
 def test_a_session_that_breaks_while_it_is_told_takes_nothing(monkeypatch):
@@ -514,14 +530,46 @@ TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retr
 
 
 @pytest.mark.parametrize("family", ["tcp", "tcp6"])
-@pytest.mark.parametrize("timer, times, local_port, found", [
-    ("01", "00000002", 0x8F2A, 2), ("01", "0000000A", 0x8F2A, 10), ("00", "00000000", 0x8F2A, 0), ("04", "00000003", 0x8F2A, 0), ("01", "00000002", 1, 0)])
-def test_how_often_something_was_sent_in_vain(monkeypatch, family, timer, times, local_port, found):
+@pytest.mark.parametrize("timer, times, port, found", [
+    ("01", "00000002", 3260, [0x8F2A]), ("01", "0000000A", 3260, [0x8F2A]), ("01", "00000001", 3260, []), ("00", "00000000", 3260, []),
+    ("04", "00000003", 3260, []), ("01", "00000002", 3261, [])])
+def test_which_connections_sent_something_in_vain(monkeypatch, family, timer, times, port, found):
     text = TCP.format(timer=timer, times=times)
     if family == "tcp6":
         text = text.replace("0B00630A", "0000000000000000FFFF00000B00630A")
     monkeypatch.setattr(_link, "read_text", lambda path: text if path == f"/proc/net/{family}" else None)
-    assert _link.resent(local_port, 3260) == found
+    assert _link.unanswered(port) == found
+
+
+@pytest.mark.parametrize("mine, cut", [(0x8F2A, True), (1, False), (None, False)])
+def test_a_link_is_cut_when_its_own_connection_is(monkeypatch, mine, cut):
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    monkeypatch.setattr(_link, "read_text", lambda path: TCP.format(timer="01", times="00000002") if path == "/proc/net/tcp" else None)
+    monkeypatch.setattr(link, "session", lambda: mine and {"local_port": mine})
+    assert link.is_unanswered() is cut
+
+
+@pytest.mark.parametrize("mode, done, cut, told", [
+    ("async", [7, 7, 7, 9, 9], True, [True, False, True]), ("async", [7, 7, 7, 9, 9], False, []), ("sync", [7, 7, 7, 9, 9], True, []),
+    ("async", [7, 8, 9, 10, 11], True, [])])
+def test_a_disk_that_nobody_uses_has_less_time_to_come_back_too_when_its_link_is_cut(store, monkeypatch, mode, done, cut, told):
+    watch, found = store[0], []
+    leg = Leg("db")
+    leg.mode, leg.held_up = mode, lambda now: 0.0
+    watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
+    monkeypatch.setattr(watch.room, "look", lambda *args: False)
+    monkeypatch.setattr(watch, "_keep", lambda joined, now: None)
+    monkeypatch.setattr(watch, "commit", lambda now: None)
+    monkeypatch.setattr(watch.link, "is_unanswered", lambda: cut)
+    monkeypatch.setattr(watch.link, "hasten", lambda wanted, deadline: found.append(wanted))
+    monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: 0.0)
+    for second, number in enumerate(done):
+        monkeypatch.setattr(_guard_store, "completed", lambda disk, number=number: number)
+        for quarter in range(4):
+            watch.tick(100.0 + second + quarter / 4)
+    assert found == told
+
+
 
 
 @pytest.mark.parametrize("replication, stuck, held, done", [
