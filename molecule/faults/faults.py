@@ -98,6 +98,12 @@ class Faults(Drive):
         time.sleep(8)
         self.lab.mend("store1")
 
+    def cut_joining(self):
+        """link cut for 5 s, and again while md takes the leg in"""
+        self.cut(5)
+        self.owner("timeout 60 sh -c 'until grep -q _began /var/lib/indestructible/records/devices/fast.json; do sleep .02; done'")
+        self.cut(4)
+
     def cut_beside(self):
         """link cut, and one write to a chunk beside others that go through"""
         self.owner("rm -f /srv/fast/new && fallocate -l 48M /srv/fast/new && "
@@ -335,7 +341,7 @@ class Faults(Drive):
         """One fault with all that is checked; returns the row of the table, a dict."""
         fault = getattr(self, name)
         crash = name.startswith("owner_") or name in ("both_power", "leg_late")
-        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45, "switched": 400}.get(name, 30)
+        seconds = {"cut_60": 85, "flap": 80, "lun_hangs": 45, "cut_renamed": 45, "cut_joining": 80, "switched": 400}.get(name, 30)
         before = {key: device["last_heal"] for key, device in self.state().items()}
         self.took = {}
         self.make_room()

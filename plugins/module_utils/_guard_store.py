@@ -45,7 +45,8 @@ def next_pause(pause, calm):
 
 
 def _is_async(device):
-    return (device.mode or device.device["replication"]) == "async"
+    """Whether its application may count on a short wait: also while a leg that just came in still takes part in every fsync."""
+    return "async" in (device.mode, device.device["replication"])
 
 
 class StoreWatch:
@@ -177,7 +178,10 @@ class StoreWatch:
         if (silent and not last and (self.hastened or not self._is_shared())) != self.hastened:
             self.hastened = not self.hastened
             self.link.hasten(self.hastened, self.grace)
-        held = stuck > STUCK and any(device.held_up(now) > self._patience(device) for device in self.devices if device not in joined)
+        apart = [device for device in self.devices if device not in joined] if stuck > STUCK else []
+        held = any(device.held_up(now) > self._patience(device) for device in apart)
+        # since Linux 6.7 a device takes no write while md attaches a leg, and does not show that one waits
+        held = held or (any(_is_async(device) and device.is_unfinished() for device in apart) and self.link.is_unanswered())
         if (held or stuck > self.store["commit_deadline"]) and not last and not self._is_shared():
             self.link.abort()  # whatever waits there, also an attempt to bring legs back, during which md may keep the application waiting
         if self.busy and not self.busy.is_alive():

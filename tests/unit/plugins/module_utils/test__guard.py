@@ -272,8 +272,16 @@ class Leg:
     def __init__(self, name, is_last=False, state="attached"):
         self.name, self.is_last, self.state, self.remote, self.device = name, is_last, state, "loop1", dict(DEVICE, name=name)
         self.failing = self.failed = self.healing = None
-        self.mode, self.is_taken_out = "async", False
+        self.is_taken_out = False
         self.is_in = state in ("attached", "recovering")
+
+    @property
+    def mode(self):
+        return self.device["replication"]
+
+    @mode.setter
+    def mode(self, replication):
+        self.device["replication"] = replication
 
     def look(self):
         pass
@@ -570,14 +578,15 @@ def test_a_disk_that_nobody_uses_has_less_time_to_come_back_too_when_its_link_is
     assert found == told
 
 
-
-
-@pytest.mark.parametrize("replication, stuck, held, done", [
-    ("async", 0.5, 0.5, ["abort"]), ("async", 0.3, 0.5, []), ("async", 0.5, 0.0, []), ("sync", 0.5, 0.5, []), ("sync", 5.5, 5.5, ["abort"])])
-def test_a_leg_that_is_being_brought_back_holds_nobody_up_for_long(store, monkeypatch, replication, stuck, held, done):
+@pytest.mark.parametrize("replication, stuck, held, attaching, cut, done", [
+    ("async", 0.5, 0.5, False, False, ["abort"]), ("async", 0.3, 0.5, False, False, []), ("async", 0.5, 0.0, False, True, []),
+    ("async", 0.5, 0.0, True, True, ["abort"]), ("async", 0.5, 0.0, True, False, []), ("async", 0.3, 0.0, True, True, []),
+    ("sync", 0.5, 0.0, True, True, []), ("sync", 0.5, 0.5, True, True, []), ("sync", 5.5, 5.5, False, False, ["abort"])])
+def test_a_leg_that_is_being_brought_back_holds_nobody_up_for_long(store, monkeypatch, replication, stuck, held, attaching, cut, done):
     watch, said, aborted = store
     leg = Leg("db", state="out")
-    leg.mode, leg.held_up = replication, lambda now: held
+    leg.mode, leg.held_up, leg.is_unfinished = replication, lambda now: held, lambda: attaching
+    monkeypatch.setattr(watch.link, "is_unanswered", lambda: cut)
     watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
     monkeypatch.setattr(watch.room, "look", lambda *args: False)
     monkeypatch.setattr(watch.link, "hasten", lambda *args: None)
