@@ -213,8 +213,10 @@ class StoreWatch:
                 return f"the disk has not answered for {stuck:.1f} seconds and {device.name} waits for it"
             if held > deadline:
                 return f"{device.name} has waited for it for {held:.1f} seconds"
-            if waits > STUCK and stuck > STUCK and _is_async(device) and self.link.is_unanswered():
-                return f"its link does not answer, and {device.name} waits for it"
+            # writes that wait for a copy under way are not counted by the kernel
+            hidden = device.state == "recovering"
+            if (waits > STUCK or hidden) and stuck > STUCK and _is_async(device) and self.link.is_unanswered():
+                return f"its link does not answer, and {device.name} {'is being healed' if hidden else 'waits for it'}"
         return None
 
     def _is_cut(self, joined, now):

@@ -514,12 +514,14 @@ def test_a_write_that_waits_is_seen_beside_others_that_go_through(monkeypatch):
     assert found == [0.0, 0.2, 0.6, 0.0, 0.0, 0.2, 0.0, 0.4]  # between 2.0 and 2.6 nobody looked
 
 
-@pytest.mark.parametrize("replication, stuck, waits, cut, done", [
-    ("async", 0.5, 0.5, True, ["db", "abort"]), ("async", 0.5, 0.5, False, []), ("async", 0.3, 0.5, True, []), ("async", 0.5, 0.3, True, []),
-    ("sync", 3.0, 3.0, True, [])])
-def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, monkeypatch, replication, stuck, waits, cut, done):
+@pytest.mark.parametrize("replication, state, stuck, waits, cut, done", [
+    ("async", "attached", 0.5, 0.5, True, ["db", "abort"]), ("async", "attached", 0.5, 0.5, False, []), ("async", "attached", 0.3, 0.5, True, []),
+    ("async", "attached", 0.5, 0.3, True, []), ("sync", "attached", 3.0, 3.0, True, []),
+    ("async", "recovering", 0.5, 0.0, True, ["db", "abort"]), ("async", "recovering", 0.5, 0.0, False, []), ("async", "recovering", 0.3, 0.0, True, []),
+    ("sync", "recovering", 3.0, 0.0, True, [])])
+def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, monkeypatch, replication, state, stuck, waits, cut, done):
     watch, said, let_go = store
-    leg = Leg("db")
+    leg = Leg("db", state=state)
     leg.mode, leg.held_up, leg.waits = replication, lambda now: 0.0, lambda now: waits
     watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
     monkeypatch.setattr(watch.room, "look", lambda *args: False)
