@@ -152,13 +152,13 @@ class Link:
 
 def unanswered(port):
     """The local ports (list of int) of TCP connections to a port that have sent the same data again twice or more, without an answer until now."""
-    found = []
+    found, there = [], f":{port:04X} {_ESTABLISHED} "  # a host may have thousands of other connections
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in (read_text(path) or "").splitlines()[1:]:
-            _number, local, remote, state, _queues, timer, times = line.split()[:7]
-            mine, other = (int(end.rpartition(":")[2], 16) for end in (local, remote))
-            if other == port and state == _ESTABLISHED and timer.startswith("01:") and int(times, 16) >= _RESENT:  # 01: waiting to send it again
-                found.append(mine)
+        for line in (read_text(path) or "").splitlines():
+            if there in line:
+                _number, local, _remote, _state, _queues, timer, times = line.split()[:7]
+                if timer.startswith("01:") and int(times, 16) >= _RESENT:  # 01: waiting to send it again
+                    found.append(int(local.rpartition(":")[2], 16))
     return found
 
 
