@@ -283,8 +283,9 @@ def _save_in_reserve(path, data):
 def forget_record(kind, name):
     """Remove what is remembered of a thing, and with the last one the reserve; nothing happens when nothing is."""
     records = f"{STATE_DIR}/records"
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the latter of a file that is none of ours
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{records}/{kind}/{name}.json")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # the latter of a file that is none of ours
         if not any(list_records(other) for other in os.listdir(records)):
             shutil.rmtree(f"{records}/reserve", ignore_errors=True)
 

@@ -181,7 +181,7 @@ class Guard:
                 with contextlib.suppress(Problem):  # at the next look; and whoever opens a checkpoint sees for himself
                     see(store.disk, wait=False)
             store.stale = store.may_renew()
-            store.link.look_up(store.hastened, store.grace)
+            store.link.look_up(*store.haste)
             if self._ordered:
                 store.sound = store.checkpoint or store.sound
             for device in store.devices:

@@ -35,6 +35,7 @@ _STALL = 10  # seconds without a copy after which a heal has stopped
 _QUICK = 0.05  # seconds; a commit that takes longer is looked at often
 _FORGET = 3600  # seconds between looks at what the history that is no more had protected
 _IDLE = 5  # seconds between looks whether there is anything to bring back
+_GIVE_UP = 2  # heals of a device that are given up after a short silence of the link; from then on they have until the deadline, or none would end
 _LOOK_FOR_ROOM = 5  # seconds between looks whether a full store has room again
 _CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again, and a store has to be well until it fails anew
 
@@ -46,7 +47,7 @@ def next_pause(pause, calm):
 
 def _is_async(device):
     """Whether its application may count on a short wait: also while a leg that just came in still takes part in every fsync."""
-    return "async" in (device.mode, device.device["replication"])
+    return not device.is_last and "async" in (device.mode, device.device["replication"])
 
 
 class StoreWatch:
@@ -177,11 +178,11 @@ class StoreWatch:
         silent = stuck > STUCK or self._is_cut(joined, now)
         if (silent and not last and (self.hastened or not self._is_shared())) != self.hastened:
             self.hastened = not self.hastened
-            self.link.hasten(self.hastened, self.grace)
+            self.link.hasten(*self.haste)
         apart = [device for device in self.devices if device not in joined] if stuck > STUCK else []
         held = any(device.held_up(now) > self._patience(device) for device in apart)
         # since Linux 6.7 a device takes no write while md attaches a leg, and does not show that one waits
-        held = held or (any(_is_async(device) and device.is_unfinished() for device in apart) and self.link.is_unanswered())
+        held = held or (any(_is_async(device) and device.is_unfinished() for device in apart) and is_locked() and self.link.is_unanswered())
         if (held or stuck > self.store["commit_deadline"]) and not last and not self._is_shared():
             self.link.abort()  # whatever waits there, also an attempt to bring legs back, during which md may keep the application waiting
         if self.busy and not self.busy.is_alive():
@@ -204,6 +205,7 @@ class StoreWatch:
         # before anything waits for it: then nothing could end the wait but the replacement timeout
         if broken_for > STUCK and any(_is_async(device) for device in joined):
             return f"its session has been broken for {broken_for:.1f} seconds"
+        silent = None
         for device in joined:
             device.look_again()
             if device.state == "faulty" and not device.is_taken_out:
@@ -213,10 +215,14 @@ class StoreWatch:
                 return f"the disk has not answered for {stuck:.1f} seconds and {device.name} waits for it"
             if held > deadline:
                 return f"{device.name} has waited for it for {held:.1f} seconds"
-            # writes that wait for a copy under way are not counted by the kernel
-            hidden = device.state == "recovering"
-            if (waits > STUCK or hidden) and stuck > STUCK and _is_async(device) and self.link.is_unanswered():
-                return f"its link does not answer, and {device.name} {'is being healed' if hidden else 'waits for it'}"
+            # what waits for a copy under way is not counted by the kernel
+            hidden = device.state == "recovering" and device.given_up < _GIVE_UP
+            if (waits > STUCK or hidden) and stuck > STUCK and _is_async(device):
+                silent = silent or (device, waits > STUCK)
+        if silent and self.link.is_unanswered():
+            device, waits = silent
+            device.given_up += not waits
+            return f"its link does not answer, and {device.name} {'waits for it' if waits else 'is being healed'}"
         return None
 
     def _is_cut(self, joined, now):
@@ -226,7 +232,7 @@ class StoreWatch:
         """
         if now - self.asked >= _GLANCE:
             before, self.asked, self.done = self.done, now, completed(self.disk)
-            self.cut = self.done == before and any(_is_async(device) for device in joined) and self.link.is_unanswered()
+            self.cut = self.done == before and any(_is_async(device) for device in joined) and self.link.is_unanswered(1)
         return self.cut
 
     @property
@@ -236,6 +242,12 @@ class StoreWatch:
         What is left of the time until an application may wait no more is too short for the kernel's timer, which knows whole seconds.
         """
         return 0 if any(_is_async(device) for device in self.devices) else self.store["commit_deadline"]
+
+    @property
+    def haste(self):
+        """Whether what waits for the session has to fail soon when it breaks, for any store that is reached through it, and by when, as grace says."""
+        hastened = [watch for watch in [self] + self.neighbours if watch.hastened]
+        return bool(hastened), min((watch.grace for watch in hastened), default=self.grace)
 
     def _patience(self, device):
         """Seconds that an application may wait for a disk that does not answer."""
@@ -272,7 +284,7 @@ class StoreWatch:
                 if not _md_act.is_healed(device.want):  # whoever held the lock may have begun something else with it
                     return
                 note = _md_act.finish_attach(device.want)
-            device.healing = False
+            device.healing, device.given_up = False, 0
             self.joined = time.monotonic()
             self._given_up.discard(device.name)
             if note:

@@ -37,6 +37,7 @@ class Link:
         self.store = store
         self.place = parse_portal(store["portal"]) if store["portal"] else None
         self._state = self._broken = self._aborted = None  # path of the session's state, since when it is broken, when it was aborted
+        self._haste = False, 0  # what hasten() was told last
 
     def session(self):
         """The session to the store's target through its portal, or None; also None for a store that is not reached over iSCSI."""
@@ -72,7 +73,7 @@ class Link:
             session = self.session()
         if session is None or session["state"] != "LOGGED_IN":
             raise Problem(f"the session to {self.store['target']} at {self.store['portal']} is not back yet")
-        self._wait_at_most(session, self._replacement_timeout())
+        self._wait_at_most(session, self._seconds(session))
         if not self.unit():  # it may have been added since the login
             for attribute in node.scan_attributes(session["id"]):
                 write_text(attribute, "- - -")
@@ -89,8 +90,13 @@ class Link:
             raise Problem(f"the device {path} does not exist on this host")
         return path
 
-    def _replacement_timeout(self):
-        return self.store["timeouts"].get("replacement_timeout", REPLACEMENT_TIMEOUT)
+    def _seconds(self, session):
+        """The replacement timeout (int, seconds) that a session should have now."""
+        usual, (hastened, deadline) = self.store["timeouts"].get("replacement_timeout", REPLACEMENT_TIMEOUT), self._haste
+        if not hastened:
+            return usual
+        found_out = sum(session["live"][key] or 0 for key in ("noop_out_interval", "noop_out_timeout"))
+        return min(usual, max(1, deadline - found_out) if deadline else 0)
 
     @staticmethod
     def _wait_at_most(session, seconds):
@@ -123,19 +129,17 @@ class Link:
         """
         self._hasten(self.session(), wanted, deadline)
 
-    def _hasten(self, session, wanted, deadline):
+    def _hasten(self, session, *haste):
+        self._haste = haste
         if session and session["state"] == "LOGGED_IN":  # else the kernel takes no other timeout; ensure() sets it when the session is back
-            found_out = sum(session["live"][key] or 0 for key in ("noop_out_interval", "noop_out_timeout"))
-            seconds = self._replacement_timeout()
-            if wanted:
-                seconds = min(seconds, max(1, deadline - found_out) if deadline else 0)
+            seconds = self._seconds(session)
             aborted = self._aborted is not None and time.monotonic() - self._aborted < _ABORT
             if not aborted or seconds < (session["live"]["replacement_timeout"] or 0):  # its connection may be about to break: then not for longer
                 self._wait_at_most(session, seconds)
 
-    def is_unanswered(self):
-        """Whether what was sent to the target last was sent again twice, and no answer came: then the link is cut, and not slow."""
-        silent = unanswered(self.place[1]) if self.place else []
+    def is_unanswered(self, times=_RESENT):
+        """Whether what was sent to the target last was sent again so often, and no answer came: twice, and the link is cut, and not slow."""
+        silent = unanswered(self.place[1], times) if self.place else []
         session = self.session() if silent else None
         return bool(session) and session["local_port"] in silent
 
@@ -150,14 +154,14 @@ class Link:
             _disconnect(number, session["local_port"], session["port"])
 
 
-def unanswered(port):
-    """The local ports (list of int) of TCP connections to a port that have sent the same data again twice or more, without an answer until now."""
+def unanswered(port, least):
+    """The local ports (list of int) of TCP connections to a port that have sent the same data again so often at least, without an answer until now."""
     found, there = [], f":{port:04X} {_ESTABLISHED} "  # a host may have thousands of other connections
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_text(path) or "").splitlines():
             if there in line:
                 _number, local, _remote, _state, _queues, timer, times = line.split()[:7]
-                if timer.startswith("01:") and int(times, 16) >= _RESENT:  # 01: waiting to send it again
+                if timer.startswith("01:") and int(times, 16) >= least:  # 01: waiting to send it again
                     found.append(int(local.rpartition(":")[2], 16))
     return found
 

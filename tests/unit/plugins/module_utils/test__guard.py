@@ -272,6 +272,7 @@ class Leg:
     def __init__(self, name, is_last=False, state="attached"):
         self.name, self.is_last, self.state, self.remote, self.device = name, is_last, state, "loop1", dict(DEVICE, name=name)
         self.failing = self.failed = self.healing = None
+        self.given_up = 0
         self.is_taken_out = False
         self.is_in = state in ("attached", "recovering")
 
@@ -462,6 +463,19 @@ def test_a_session_that_came_back_after_it_was_aborted_is_hastened_at_once_when_
     assert told == ["0"]
 
 
+@pytest.mark.parametrize("hastened, written", [(True, []), (False, ["5"])])
+def test_an_attempt_to_bring_legs_back_leaves_a_hastened_session_so(monkeypatch, hastened, written):
+    told, has = [], {"replacement_timeout": 0, "noop_out_interval": 2, "noop_out_timeout": 2}
+    link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
+    monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "live": has})
+    monkeypatch.setattr(link, "unit", lambda: "sdb")
+    monkeypatch.setattr(_link, "read_text", lambda path: "running")
+    monkeypatch.setattr(_link, "write_text", lambda path, text: told.append(text))
+    link._haste = (hastened, 0)
+    link.ensure()
+    assert told == written
+
+
 def test_a_session_that_breaks_while_it_is_told_takes_nothing(monkeypatch):
     link = _link.Link({"portal": "10.0.0.1", "target": "t", "timeouts": {}})
     monkeypatch.setattr(link, "session", lambda: {"id": 3, "state": "LOGGED_IN", "local_port": 1, "port": 2, "live": {
@@ -517,11 +531,13 @@ def test_a_write_that_waits_is_seen_beside_others_that_go_through(monkeypatch):
 @pytest.mark.parametrize("replication, state, stuck, waits, cut, done", [
     ("async", "attached", 0.5, 0.5, True, ["db", "abort"]), ("async", "attached", 0.5, 0.5, False, []), ("async", "attached", 0.3, 0.5, True, []),
     ("async", "attached", 0.5, 0.3, True, []), ("sync", "attached", 3.0, 3.0, True, []),
-    ("async", "recovering", 0.5, 0.0, True, ["db", "abort"]), ("async", "recovering", 0.5, 0.0, False, []), ("async", "recovering", 0.3, 0.0, True, []),
+    ("async", "recovering", 0.5, 0.0, True, ["db", "abort"]), ("async", "again", 0.5, 0.0, True, []), ("async", "again", 0.5, 0.5, True, ["db", "abort"]),
+    ("async", "recovering", 0.5, 0.0, False, []), ("async", "recovering", 0.3, 0.0, True, []),
     ("sync", "recovering", 3.0, 0.0, True, [])])
 def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, monkeypatch, replication, state, stuck, waits, cut, done):
     watch, said, let_go = store
-    leg = Leg("db", state=state)
+    leg = Leg("db", state="recovering" if state == "again" else state)
+    leg.given_up = 2 if state == "again" else 0
     leg.mode, leg.held_up, leg.waits = replication, lambda now: 0.0, lambda now: waits
     watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
     monkeypatch.setattr(watch.room, "look", lambda *args: False)
@@ -531,6 +547,7 @@ def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, mon
     monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: stuck)
     watch.tick(100.0)
     assert let_go == done and len(said) == bool(done)
+    assert leg.given_up == 2 * (state == "again") + (bool(done) and state == "recovering")
 
 
 TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -548,7 +565,7 @@ def test_which_connections_sent_something_in_vain(monkeypatch, family, timer, ti
     if family == "tcp6":
         text = text.replace("0B00630A", "0000000000000000FFFF00000B00630A")
     monkeypatch.setattr(_link, "read_text", lambda path: text if path == f"/proc/net/{family}" else None)
-    assert _link.unanswered(port) == found
+    assert _link.unanswered(port, 2) == found
 
 
 @pytest.mark.parametrize("mine, cut", [(0x8F2A, True), (1, False), (None, False)])
@@ -570,7 +587,7 @@ def test_a_disk_that_nobody_uses_has_less_time_to_come_back_too_when_its_link_is
     monkeypatch.setattr(watch.room, "look", lambda *args: False)
     monkeypatch.setattr(watch, "_keep", lambda joined, now: None)
     monkeypatch.setattr(watch, "commit", lambda now: None)
-    monkeypatch.setattr(watch.link, "is_unanswered", lambda: cut)
+    monkeypatch.setattr(watch.link, "is_unanswered", lambda times: cut and times == 1)
     monkeypatch.setattr(watch.link, "hasten", lambda wanted, deadline: found.append(wanted))
     monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: 0.0)
     for second, number in enumerate(done):
@@ -583,11 +600,13 @@ def test_a_disk_that_nobody_uses_has_less_time_to_come_back_too_when_its_link_is
 @pytest.mark.parametrize("replication, stuck, held, attaching, cut, done", [
     ("async", 0.5, 0.5, False, False, ["abort"]), ("async", 0.3, 0.5, False, False, []), ("async", 0.5, 0.0, False, True, []),
     ("async", 0.5, 0.0, True, True, ["abort"]), ("async", 0.5, 0.0, True, False, []), ("async", 0.3, 0.0, True, True, []),
+    ("async", 0.5, 0.0, "noted", True, []),
     ("sync", 0.5, 0.0, True, True, []), ("sync", 0.5, 0.5, True, True, []), ("sync", 5.5, 5.5, False, False, ["abort"])])
 def test_a_leg_that_is_being_brought_back_holds_nobody_up_for_long(store, monkeypatch, replication, stuck, held, attaching, cut, done):
     watch, said, aborted = store
     leg = Leg("db", state="out")
-    leg.mode, leg.held_up, leg.is_unfinished = replication, lambda now: held, lambda: attaching
+    leg.mode, leg.held_up, leg.is_unfinished = replication, lambda now: held, lambda: bool(attaching)
+    monkeypatch.setattr(_guard_store, "is_locked", lambda: attaching is True)
     monkeypatch.setattr(watch.link, "is_unanswered", lambda: cut)
     watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
     monkeypatch.setattr(watch.room, "look", lambda *args: False)
@@ -671,6 +690,19 @@ def test_only_while_the_disk_is_silent_a_session_has_less_time_to_come_back(stor
     monkeypatch.setattr(watch, "_keep", lambda joined, now: None)
     watch.tick(106)
     assert len(told) == 2  # what it holds is nowhere else
+
+
+def test_what_shares_a_session_hastens_it_together(store):
+    watch = store[0]
+    other = _guard_store.StoreWatch(dict(STORE, name="vault2"), [], lambda level, sentence: None)
+    other.devices, watch.neighbours, other.neighbours = [Leg("db")], [other], [watch]
+    assert watch.haste == (False, 5) and other.haste == (False, 0)
+    watch.hastened = True
+    assert watch.haste == other.haste == (True, 5)
+    other.hastened = True
+    assert watch.haste == other.haste == (True, 0)
+    other.devices[0].is_last = True  # which is never taken out
+    assert watch.haste == other.haste == (True, 5)
 
 
 @pytest.mark.parametrize("modes, grace, written", [((), 5, "1"), (("sync",), 5, "1"), (("sync", "async"), 0, "0")])
