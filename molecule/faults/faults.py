@@ -398,7 +398,7 @@ class Faults(Drive):
                 raise Wrong(f"{key}: the application waited for {row[f'{key}_stall']} s, more than {STALL}")
         if row.get("new_stall", 0) >= (1 if PROOF else 2):
             raise Wrong(f"async: a write that was the first to its chunk waited for {row['new_stall']} s when the link was cut")
-        if PROOF and name in ("cut_5", "cut_60", "cut_quiet", "cut_beside") and row["fast_stall"] >= 1:
+        if PROOF and name in ("cut_5", "cut_60", "cut_quiet", "cut_beside", "cut_joining") and row["fast_stall"] >= 1:
             raise Wrong(f"async: a plain link cut held the application up for {row['fast_stall']} s, and the host's own disk for {row['own_stall']} s")
         for key in NAMES:
             heal = row[f"{key}_heal"]
