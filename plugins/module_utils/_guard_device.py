@@ -129,7 +129,7 @@ class DeviceWatch:
         self.waiting = self.looked = None  # since when some write waits, and when that was seen last (monotonic)
         self.failing = None  # the thread that takes the leg out
         self.healing = self.failed = False  # failed: that md took the leg out after an error has been dealt with
-        self.given_up = 0  # how often it was taken out in the midst of a heal although nobody was seen to wait
+        self.cut_short = 0  # heals that were ended because the link was silent, although nobody was seen to wait
 
     def record(self):
         """What is remembered of the device (dict). One that cannot be read keeps nobody from watching the legs, but the bitmap forgets nothing."""

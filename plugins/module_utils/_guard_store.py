@@ -35,7 +35,7 @@ _STALL = 10  # seconds without a copy after which a heal has stopped
 _QUICK = 0.05  # seconds; a commit that takes longer is looked at often
 _FORGET = 3600  # seconds between looks at what the history that is no more had protected
 _IDLE = 5  # seconds between looks whether there is anything to bring back
-_GIVE_UP = 2  # heals of a device that are given up after a short silence of the link; from then on they have until the deadline, or none would end
+_CUT_SHORT = 2  # heals of a device that end after a short silence of the link; from then on they have until the deadline, or none would be completed
 _LOOK_FOR_ROOM = 5  # seconds between looks whether a full store has room again
 _CALM = 30  # seconds for which a healed leg has to stay in until attempts are quick again, and a store has to be well until it fails anew
 
@@ -46,7 +46,7 @@ def next_pause(pause, calm):
 
 
 def _is_async(device):
-    """Whether its application may count on a short wait: also while a leg that just came in still takes part in every fsync."""
+    """Whether its application may count on a short wait: also while a leg that just came in still takes part in every fsync, but not if it has no other."""
     return not device.is_last and "async" in (device.mode, device.device["replication"])
 
 
@@ -216,12 +216,12 @@ class StoreWatch:
             if held > deadline:
                 return f"{device.name} has waited for it for {held:.1f} seconds"
             # what waits for a copy under way is not counted by the kernel
-            hidden = device.state == "recovering" and device.given_up < _GIVE_UP
+            hidden = device.state == "recovering" and device.cut_short < _CUT_SHORT
             if (waits > STUCK or hidden) and stuck > STUCK and _is_async(device):
                 silent = silent or (device, waits > STUCK)
         if silent and self.link.is_unanswered():
             device, waits = silent
-            device.given_up += not waits
+            device.cut_short += not waits
             return f"its link does not answer, and {device.name} {'waits for it' if waits else 'is being healed'}"
         return None
 
@@ -284,7 +284,7 @@ class StoreWatch:
                 if not _md_act.is_healed(device.want):  # whoever held the lock may have begun something else with it
                     return
                 note = _md_act.finish_attach(device.want)
-            device.healing, device.given_up = False, 0
+            device.healing, device.cut_short = False, 0
             self.joined = time.monotonic()
             self._given_up.discard(device.name)
             if note:

@@ -272,7 +272,7 @@ class Leg:
     def __init__(self, name, is_last=False, state="attached"):
         self.name, self.is_last, self.state, self.remote, self.device = name, is_last, state, "loop1", dict(DEVICE, name=name)
         self.failing = self.failed = self.healing = None
-        self.given_up = 0
+        self.cut_short = 0
         self.is_taken_out = False
         self.is_in = state in ("attached", "recovering")
 
@@ -537,7 +537,7 @@ def test_a_write_that_waits_is_seen_beside_others_that_go_through(monkeypatch):
 def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, monkeypatch, replication, state, stuck, waits, cut, done):
     watch, said, let_go = store
     leg = Leg("db", state="recovering" if state == "again" else state)
-    leg.given_up = 2 if state == "again" else 0
+    leg.cut_short = 2 if state == "again" else 0
     leg.mode, leg.held_up, leg.waits = replication, lambda now: 0.0, lambda now: waits
     watch.devices, watch.disk, watch.next_try = [leg], "sdb", 1000.0
     monkeypatch.setattr(watch.room, "look", lambda *args: False)
@@ -547,7 +547,7 @@ def test_one_that_waits_for_a_link_that_is_cut_does_not_wait_for_long(store, mon
     monkeypatch.setattr(watch.progress, "stuck", lambda disk, now: stuck)
     watch.tick(100.0)
     assert let_go == done and len(said) == bool(done)
-    assert leg.given_up == 2 * (state == "again") + (bool(done) and state == "recovering")
+    assert leg.cut_short == 2 * (state == "again") + (bool(done) and state == "recovering")
 
 
 TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
