@@ -795,7 +795,7 @@ def test_a_leg_that_is_taken_out_by_wish_while_the_guard_waits_stays_out(store, 
 def test_the_end_of_a_heal_is_noted_only_of_a_leg_that_is_still_in(store, monkeypatch, state, ended):
     watch, said, done = store
     leg, seen = Leg("db"), {"state": "in sync"}
-    leg.healing, leg.want = True, {}
+    leg.healing, leg.want, leg.cut_short = True, {}, 2
 
     def is_healed(_want):
         if seen["state"] == "gone":
@@ -806,6 +806,7 @@ def test_the_end_of_a_heal_is_noted_only_of_a_leg_that_is_still_in(store, monkey
     while_the_lock_is_held(monkeypatch, lambda: seen.update(state=state))
     watch._end_heal(leg)
     assert done == (["finished"] if ended else []) and leg.healing is not ended and not said
+    assert leg.cut_short == (0 if ended else 2)
 
 
 @pytest.mark.parametrize("dirty, even", [("1000", 7.0), ("0", 100.0)])
@@ -873,6 +874,19 @@ def test_what_cannot_be_looked_at_is_said_and_ends_nothing(monkeypatch):
     guard._look(1.0)
     guard._look(6.0)
     assert len(said) == 1 and said[0].startswith("not all of the loops and arrays can be looked at: ")
+
+
+def test_a_look_leaves_a_session_as_any_of_its_stores_wants_it(monkeypatch):
+    guard, told = _guard.Guard(lambda level, sentence: None), []
+    guard.stores = [_guard_store.StoreWatch(dict(STORE, name=name), [], lambda level, sentence: None) for name in ("vault1", "vault2")]
+    guard.stores[0].neighbours, guard.stores[1].neighbours = guard.stores[1:], guard.stores[:1]
+    guard.stores[0].hastened = True
+    monkeypatch.setattr(_guard, "loops", lambda: [])
+    monkeypatch.setattr(_guard, "note_order", lambda: True)
+    for watch in guard.stores:
+        monkeypatch.setattr(watch.link, "look_up", lambda *haste: told.append(haste))
+    guard._look_around(1.0)
+    assert told == [(True, 5), (True, 5)]
 
 
 def test_windows():
